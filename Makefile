@@ -1,0 +1,50 @@
+# The whole interface of this repository; `make` alone lists it.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# The rendering backend that `make setup` found to work. Deferred, because setup may run within the same call.
+MUJOCO_GL ?= $(shell cat .venv/mujoco_gl 2>/dev/null)
+export MUJOCO_GL
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(INSTALLED) ## make .venv with the pinned requirements and this package, and check off-screen rendering
+
+$(INSTALLED): requirements.lock pyproject.toml .python-version tools/setup.sh tools/check_rendering.py
+	@tools/setup.sh
+	@touch $@
+
+.PHONY: demo
+demo: setup ## the whole main job, small: pretrain, finetune, evaluate, export
+	$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: setup ## the quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: setup ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: lint
+lint: setup ## ruff, mypy and typos, as in CI
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/typos
+
+.PHONY: lock
+lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra metaworld --group dev --universal --python-version 3.12 \
+		--no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove caches and build output; .venv and training output stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	find lawm_lerobot tests examples tools -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
