@@ -1,0 +1,1 @@
+"""``lawm_act``: LeRobot's Action Chunking Transformer with LAWM pretraining."""

@@ -1,0 +1,1 @@
+"""What every ``lawm_*`` policy shares: the stages, the pretraining loss, and the transfer of weights."""

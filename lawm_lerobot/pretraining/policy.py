@@ -1,0 +1,440 @@
+"""The policy half of every ``lawm_*`` type, mixed in front of a LeRobot policy.
+
+    class LawmActPolicy(LawmPolicy, ACTPolicy): ...
+
+Pretraining batch, after LeRobot's preprocessor (B batch, H latent actions, T = H + 1 frames, C h w, S state):
+
+    observation.images.<camera>          (B,T,C,h,w) float, normalised as the wrapped policy expects
+    observation.images.<camera>_is_pad   (B,T) bool, True past the episode's end
+    observation.state                    (B,T,S), if the dataset has one
+    task                                 list of B strings
+
+A wrapped policy with a history of n observations has n - 1 more frames in front; x_0 is its last. The policy
+sees x_0 and its history, never a future frame. In finetuning the batch is the wrapped policy's own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_PREFIX
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lawm_lerobot.pretraining.checkpoints import read_policy_config
+from lawm_lerobot.pretraining.configuration import FINETUNE, POLICY, PRETRAIN, LawmConfig
+from lawm_lerobot.pretraining.objective import LatentActionPretraining
+from lawm_lerobot.pretraining.transfer import Reinitialise, Rule, transfer_tensors
+
+logger = logging.getLogger(__name__)
+
+TRANSFER_REPORT = "transfer_report.json"
+IS_PAD = "_is_pad"
+
+# Below these, latents carry (nearly) nothing. They are far under what any healthy run shows: unit variance,
+# a rank of several, and a shuffled error tens of percent above the matched one.
+COLLAPSED_STD = 0.1
+COLLAPSED_RANK = 1.05
+IGNORED_RATIO = 1.02
+#: Measurements before `IGNORED_RATIO` is judged: an untrained world model ignores every latent.
+IGNORED_AFTER = 40
+
+if TYPE_CHECKING:
+    from lerobot.policies.pretrained import PreTrainedPolicy as _Mixin
+else:
+    _Mixin = object
+
+
+class PretrainingCheckpointError(ValueError):
+    """A pretraining checkpoint was asked to control something."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(
+            f"{checkpoint} is a LAWM pretraining checkpoint: it predicts latent actions, which no robot "
+            "understands. Finetune it first: lerobot-train --policy.path="
+            f"{checkpoint} --policy.stage={FINETUNE} --dataset.repo_id=<labelled demonstrations>."
+        )
+
+
+class LawmPolicy(_Mixin):
+    """Stages, pretraining loss, weight transfer and refusals for a wrapped LeRobot policy.
+
+    A subclass names its ``config_class`` and ``name`` and implements `predict_latents`, `latent_head` and
+    `transfer_rules`.
+    """
+
+    config: LawmConfig
+
+    def __init__(
+        self,
+        config: LawmConfig,
+        dataset_stats: dict[str, dict[str, Any]] | None = None,
+        dataset_meta: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            config: Of the stage that is wanted.
+            dataset_stats: LeRobot's; they tell how camera images were normalised.
+            dataset_meta: LeRobot's; present whenever the policy is built for training.
+
+        Raises:
+            ConnectionError: If the backbone's published weights cannot be downloaded.
+            ValueError: If no clip of the dataset has a second frame.
+        """
+        try:
+            super().__init__(
+                config.wrapped_config(), dataset_stats=dataset_stats, dataset_meta=dataset_meta, **kwargs
+            )
+        except (URLError, TimeoutError, ConnectionError) as error:
+            weights = getattr(config, "pretrained_backbone_weights", None)
+            raise ConnectionError(
+                f"The backbone weights {weights} could not be downloaded ({error}): connect this "
+                "machine to the internet once, or start from random weights with "
+                "--policy.pretrained_backbone_weights=null."
+            ) from error
+        self.config = config
+        self.transfer_report: dict[str, Any] | None = None
+        if not config.pretraining:
+            return
+
+        if dataset_meta is not None:
+            _check_stride(config, dataset_meta)
+            config.dataset_fps = dataset_meta.fps
+        source = config.latent_action.source
+        dim, horizon = config.latent_action.dim, config.latent_action.horizon
+        size = config.world_model.image_size
+        self.pretraining = LatentActionPretraining(
+            config.latent_action,
+            config.world_model.build(dim, horizon),
+            None if source == POLICY else config.idm.build(dim, size),
+        )
+        mean, scale = _pixel_affine(config, self.camera, dataset_stats)
+        # Saved with the checkpoint: whoever imagines with it needs no dataset to undo the normalisation.
+        self.pretraining.register_buffer("pixel_mean", mean)  # (C,1,1)
+        self.pretraining.register_buffer("pixel_scale", scale)  # (C,1,1)
+
+        self._health: dict[str, float] = {}
+        self._measurements = 0
+        self._training_steps = 0
+        self._warned: set[str] = set()
+        self._policy_grad_norm: Tensor | None = None
+        self.latent_head.register_hook(self._note_policy_gradient)
+
+    # --- what a policy's own wrapper adds -------------------------------------------------------------
+
+    def predict_latents(self, batch: dict[str, Any]) -> Tensor:
+        """The policy's latents for x_0, with gradient: `policy_batch` -> (B,H,Z)."""
+        raise NotImplementedError
+
+    @property
+    def latent_head(self) -> nn.Parameter:
+        """A weight of the policy's output layer, whose gradient norm is logged."""
+        raise NotImplementedError
+
+    def transfer_rules(self, source: LawmConfig) -> Sequence[Rule]:
+        """What does not carry over unchanged from a pretraining checkpoint of config ``source``."""
+        raise NotImplementedError
+
+    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Last changes to a batch before the wrapped policy gets it; none by default."""
+        return batch
+
+    # --- batch ----------------------------------------------------------------------------------------
+
+    @property
+    def camera(self) -> str:
+        """The feature whose frames the world model predicts.
+
+        Raises:
+            ValueError: If ``world_model.camera`` names none.
+        """
+        # Depth maps have one channel; the world model predicts colour.
+        cameras = sorted(k for k, ft in self.config.image_features.items() if ft.shape[0] == 3)
+        wanted = self.config.world_model.camera
+        if wanted is None and cameras:
+            return cameras[0]
+        for camera in cameras:
+            if wanted in (camera, camera.removeprefix(f"{OBS_IMAGES}.")):
+                return camera
+        raise ValueError(
+            f"world_model.camera is {wanted!r}, but the dataset's colour cameras are "
+            f"{', '.join(cameras) or 'none'}: change --policy.world_model.camera."
+        )
+
+    def clip(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The world model's view of a pretraining batch.
+
+        Returns:
+            frames (B,T,C,h,w) in [0, 1] at the world model's size, and valid (B,H) bool.
+        """
+        first = len(self.config.history_deltas) - 1
+        images = batch[self.camera][:, first:]  # (B,T,C,h,w)
+        size = self.config.world_model.image_size
+        frames = images.flatten(0, 1)  # (B*T,C,h,w)
+        if frames.shape[-2:] != (size, size):
+            frames = F.interpolate(frames, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        frames = (frames * self.pretraining.pixel_scale + self.pretraining.pixel_mean).clamp(0, 1)
+        is_pad = batch.get(f"{self.camera}{IS_PAD}")
+        valid = (
+            torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+            if is_pad is None
+            else ~is_pad[:, first:]
+        )
+        return frames.unflatten(0, images.shape[:2]), valid[:, 1:]
+
+    def policy_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the wrapped policy sees of a pretraining batch: its history up to x_0, and no action."""
+        steps = len(self.config.history_deltas)
+        has_time = self.config.wrapped_history is not None
+        seen: dict[str, Any] = {}
+        for key, value in batch.items():
+            if key.startswith(ACTION):
+                continue
+            if key.startswith(OBS_PREFIX) and isinstance(value, Tensor):
+                value = value[:, :steps] if has_time else value[:, 0]
+            seen[key] = value
+        return self.prepare_batch(seen)
+
+    # --- training -------------------------------------------------------------------------------------
+
+    def forward(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Tensor, dict | None]:
+        """The stage's training loss, and what LeRobot logs beside it."""
+        missing = [key for key in self.config.image_features if key not in batch]
+        if missing:
+            raise ValueError(
+                f"The batch has no {', '.join(missing)} (it has "
+                f"{', '.join(sorted(k for k in batch if k.startswith(OBS_IMAGES) and not k.endswith(IS_PAD)))}):"
+                " finetuning from a pretraining checkpoint takes the dataset's own cameras, so leave out "
+                "--rename_map."
+            )
+        if not self.config.pretraining:
+            return super().forward(self.prepare_batch(batch), *args, **kwargs)
+        return self._pretraining_forward(batch)
+
+    def _pretraining_forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        frames, valid = self.clip(batch)
+        seen = self.policy_batch(batch)
+        wrapped_loss = super().forward
+
+        def imitation_loss(latents: Tensor) -> tuple[Tensor, dict]:
+            loss, metrics = wrapped_loss({**seen, ACTION: latents, f"{ACTION}{IS_PAD}": ~valid})
+            return loss, metrics or {}
+
+        loss, metrics, latents = self.pretraining(
+            frames, valid, lambda: self.predict_latents(seen), imitation_loss
+        )
+        if self.training:
+            if self._training_steps % self.config.health_freq == 0 and len(frames) > 1:
+                self._measure_health(frames, latents, valid)
+            self._training_steps += 1
+            if self._policy_grad_norm is not None:
+                metrics["policy_grad_norm"] = self._policy_grad_norm
+        return loss, {**_to_floats(metrics), **self._health}
+
+    def _measure_health(self, frames: Tensor, latents: Tensor, valid: Tensor) -> None:
+        was_training = self.pretraining.training
+        self.pretraining.eval()
+        self._health = _to_floats(self.pretraining.health(frames, latents, valid))
+        self.pretraining.train(was_training)
+        self._measurements += 1
+        std, rank = self._health["latent_std"], self._health["latent_rank"]
+        if std < COLLAPSED_STD or (latents.shape[-1] > 1 and rank < COLLAPSED_RANK):
+            self._warn_once(
+                "collapsed",
+                f"The latent actions have collapsed to (nearly) a constant: standard deviation {std:.3f}, "
+                f"effective rank {rank:.2f} of {latents.shape[-1]}. What the policy learns from them is "
+                "worthless. Pretrain with --policy.latent_action.source=inverse_dynamics, or with frames "
+                "further apart (--policy.latent_action.stride).",
+            )
+        elif self._measurements > IGNORED_AFTER and self._health["shuffle_ratio"] < IGNORED_RATIO:
+            self._warn_once(
+                "ignored",
+                "The world model ignores the latent actions: another clip's latents predict the frames as "
+                f"well (ratio {self._health['shuffle_ratio']:.3f}). Take frames further apart "
+                "(--policy.latent_action.stride) or less noise (--policy.latent_action.noise).",
+            )
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning(message)
+
+    def _note_policy_gradient(self, gradient: Tensor) -> None:
+        # Read in the next step's log: the gradient exists only after forward() has returned.
+        self._policy_grad_norm = gradient.detach().float().norm()
+
+    def get_optim_params(self) -> Any:
+        """In pretraining one group, at `LawmConfig.pretraining_lr`; else the wrapped policy's."""
+        if not self.config.pretraining:
+            return super().get_optim_params()
+        return [p for p in self.parameters() if p.requires_grad]
+
+    # --- control --------------------------------------------------------------------------------------
+
+    def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        if self.config.pretraining:
+            raise PretrainingCheckpointError("This policy")
+        return super().predict_action_chunk(self.prepare_batch(batch), **kwargs)
+
+    # --- checkpoints ----------------------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save_pretrained(save_directory, state_dict=state_dict)
+        if self.transfer_report is not None:
+            (save_directory / TRANSFER_REPORT).write_text(json.dumps(self.transfer_report, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_name_or_path: str | Path,
+        *,
+        config: PreTrainedConfig | None = None,
+        allow_pretraining: bool = False,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """LeRobot's `from_pretrained`, aware of the two stages.
+
+        Args:
+            pretrained_name_or_path: Directory or Hub id.
+            config: If given, of the stage that is wanted: a ``finetune`` config on a pretraining checkpoint
+                transfers its weights.
+            allow_pretraining: Load a pretraining checkpoint although no dataset says that this is for
+                training; for looking into it, never for control.
+            revision: Of the Hub repository.
+            kwargs: `PreTrainedPolicy.from_pretrained`'s.
+
+        Raises:
+            PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
+            ValueError: If the checkpoint is of another type or does not fit; if it is damaged.
+        """
+        path = str(pretrained_name_or_path)
+        hub = {
+            k: kwargs[k] for k in ("token", "cache_dir", "local_files_only", "force_download") if k in kwargs
+        }
+        source = read_policy_config(path, revision, **hub) or {}
+        if source.get("type") != cls.name:
+            raise ValueError(
+                f"{path} holds a policy of type {source.get('type')!r}, expected {cls.name!r}: change "
+                "--policy.path, or start anew with --policy.type."
+            )
+        for_training = kwargs.get("dataset_meta") is not None
+        if source.get("stage") == PRETRAIN and not (for_training or allow_pretraining):
+            raise PretrainingCheckpointError(path)
+        if config is None:
+            config = PreTrainedConfig.from_pretrained(path, revision=revision, **hub)
+        if source.get("stage") == FINETUNE and config.stage == PRETRAIN:
+            raise ValueError(
+                f"{path} is a finetuned checkpoint, which has no world model to go on pretraining with: "
+                f"leave out --policy.stage={PRETRAIN}, or choose a pretraining checkpoint as --policy.path."
+            )
+        # The weights are in the checkpoint: without this LeRobot would first download ImageNet's, only to
+        # overwrite them, and fail on a robot without internet.
+        if getattr(config, "pretrained_backbone_weights", None):
+            config.pretrained_backbone_weights = None
+        transfer = source.get("stage") == PRETRAIN and config.stage == FINETUNE
+        if transfer:
+            config.transferred_from = path if revision is None else f"{path}@{revision}"
+        config._transfer_source = source if transfer else None
+        policy = super().from_pretrained(path, config=config, revision=revision, **kwargs)
+        report = Path(path) / TRANSFER_REPORT
+        if not transfer and report.is_file():
+            policy.transfer_report = json.loads(report.read_text())
+        return policy
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
+        source = getattr(model.config, "_transfer_source", None)
+        try:
+            if source is None:
+                # Always strict: a tensor that silently kept its random start is worse than no policy.
+                return super()._load_as_safetensor(model, model_file, map_location, True)
+            tensors = load_file(model_file)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{model_file} cannot be read as safetensors ({error}): the file is damaged or incomplete; "
+                "copy or download the checkpoint again, or change --policy.path."
+            ) from error
+        except RuntimeError as error:
+            raise ValueError(
+                f"{model_file} does not fit the policy that its config describes ({error}): pass the "
+                "architecture flags (--policy.*) that it was trained with."
+            ) from error
+        state, report = transfer_tensors(
+            tensors,
+            model.state_dict(),
+            [
+                Reinitialise("pretraining.*", "world model and inverse dynamics serve pretraining only"),
+                *model.transfer_rules(_decode_config(cls, source)),
+            ],
+            str(model.config.transferred_from),
+        )
+        model.load_state_dict(state, strict=True)
+        model.transfer_report = report.to_dict()
+        for line in report.lines():
+            logger.info(line)
+        return model
+
+
+def _decode_config(cls: type[LawmPolicy], source: dict[str, Any]) -> LawmConfig:
+    """A checkpoint's ``config.json`` as its config class."""
+    import draccus
+
+    values = {key: value for key, value in source.items() if key != draccus.CHOICE_TYPE_KEY}
+    return draccus.decode(cls.config_class, values)
+
+
+def _to_floats(metrics: dict[str, Any]) -> dict[str, float]:
+    """Tensors () to floats with one transfer from the device instead of one each."""
+    tensors = {k: v for k, v in metrics.items() if isinstance(v, Tensor)}
+    floats = torch.stack([v.detach().float() for v in tensors.values()]).tolist() if tensors else []
+    return {
+        **{k: v for k, v in metrics.items() if k not in tensors},
+        **dict(zip(tensors, floats, strict=True)),
+    }
+
+
+def _check_stride(config: LawmConfig, dataset_meta: Any) -> None:
+    longest = max(dataset_meta.episodes["length"])
+    if config.latent_action.stride >= longest:
+        raise ValueError(
+            f"latent_action.stride is {config.latent_action.stride} frames, but the dataset's longest episode "
+            f"has {longest}, so no clip has a second frame: lower --policy.latent_action.stride."
+        )
+
+
+def _pixel_affine(
+    config: LawmConfig, camera: str, stats: dict[str, dict[str, Any]] | None
+) -> tuple[Tensor, Tensor]:
+    """mean, scale (C,1,1) such that ``normalised * scale + mean`` is the image in [0, 1].
+
+    The inverse of LeRobot's `NormalizerProcessorStep`; identity without statistics.
+    """
+    channels = config.image_features[camera].shape[0]
+    mean, scale = torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1)
+    mode = config.normalization_mapping.get(FeatureType.VISUAL.value, NormalizationMode.IDENTITY)
+    camera_stats = (stats or {}).get(camera)
+    if camera_stats is None or mode is NormalizationMode.IDENTITY:
+        return mean, scale
+
+    def stat(name: str) -> Tensor:
+        return torch.as_tensor(camera_stats[name], dtype=torch.float32).reshape(channels, 1, 1)
+
+    if mode is NormalizationMode.MEAN_STD:
+        return stat("mean"), stat("std")
+    if mode is NormalizationMode.MIN_MAX:  # LeRobot maps [min, max] to [-1, 1]
+        return (stat("max") + stat("min")) / 2, (stat("max") - stat("min")) / 2
+    raise ValueError(
+        f"Images are normalised by {mode.value}, expected MEAN_STD, MIN_MAX or IDENTITY: change "
+        "--policy.normalization_mapping."
+    )

@@ -1,0 +1,74 @@
+"""Small real LeRobotDatasets for the tests: a bright square moved by the actions, on a noisy table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from lerobot.configs.video import RGBEncoderConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+FPS = 10
+
+
+def make_dataset(
+    root: Path,
+    *,
+    cameras: Sequence[str] = ("top",),
+    size: int = 32,
+    lengths: Sequence[int] = (14, 14, 14, 14),
+    state_dim: int | None = 2,
+    action_dim: int | None = 2,
+    tasks: Sequence[str] = ("push the square",),
+    seed: int = 0,
+    scrambled_actions: bool = False,
+) -> Path:
+    """Write a dataset at ``root``; ``state_dim`` or ``action_dim`` None leaves that feature out.
+
+    The first two action dimensions move the square; further ones are noise. ``scrambled_actions`` records numbers
+    that have nothing to do with the motion, while the pictures and the state stay as they are. Returns ``root``.
+    """
+    features: dict[str, dict] = {
+        f"observation.images.{camera}": {
+            "dtype": "video",
+            "shape": (size, size, 3),
+            "names": ["height", "width", "channels"],
+        }
+        for camera in cameras
+    }
+    if state_dim is not None:
+        names = [f"joint_{i}" for i in range(state_dim)]
+        features["observation.state"] = {"dtype": "float32", "shape": (state_dim,), "names": names}
+    if action_dim is not None:
+        names = [f"joint_{i}" for i in range(action_dim)]
+        features["action"] = {"dtype": "float32", "shape": (action_dim,), "names": names}
+    dataset = LeRobotDataset.create(
+        repo_id=f"test/{root.name}",
+        fps=FPS,
+        features=features,
+        root=root,
+        rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2, crf=18, preset="ultrafast"),
+    )
+    rng, scrambler = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    for episode, length in enumerate(lengths):
+        table = rng.integers(60, 90, (len(cameras), size, size, 3), dtype=np.uint8)
+        position = rng.uniform(0.3, 0.7, 2)
+        for _ in range(length):
+            action = rng.uniform(-1, 1, max(action_dim or 2, 2))
+            frame: dict = {"task": tasks[episode % len(tasks)]}
+            row, column = (position * (size - size // 4)).astype(int)
+            for index, camera in enumerate(cameras):
+                image = table[index].copy()
+                image[row : row + size // 4, column : column + size // 4] = (230, 200, 40)
+                frame[f"observation.images.{camera}"] = image
+            if state_dim is not None:
+                frame["observation.state"] = np.resize(position, state_dim).astype(np.float32)
+            if action_dim is not None:
+                recorded = scrambler.normal(5, 3, action.shape) if scrambled_actions else action
+                frame["action"] = recorded[:action_dim].astype(np.float32)
+            dataset.add_frame(frame)
+            position = np.clip(position + 0.15 * action[:2], 0, 1)
+        dataset.save_episode()
+    dataset.finalize()
+    return root
