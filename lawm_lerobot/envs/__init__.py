@@ -1,0 +1,9 @@
+"""Simulated environments for LeRobot's `lerobot-eval` and `lerobot-train`.
+
+Importing this package registers `--env.type=lawm_metaworld` and nothing more: Meta-World and MuJoCo are imported
+when an environment is made.
+"""
+
+from lawm_lerobot.envs.configuration_metaworld import LawmMetaworldEnvConfig
+
+__all__ = ["LawmMetaworldEnvConfig"]

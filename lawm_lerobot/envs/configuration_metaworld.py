@@ -1,0 +1,167 @@
+"""`--env.type=lawm_metaworld`: Meta-World v3 rendered small and without shadows, for quick evaluation on a CPU.
+
+Imported at every `lerobot-train --help`, so nothing here imports metaworld or mujoco.
+"""
+
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import gymnasium as gym
+import lerobot.envs
+from draccus.utils import DecodingError
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs import EnvConfig
+from lerobot.envs.utils import parse_camera_names
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+
+ACTION_DIM = 4  # hand displacement x, y, z and gripper effort, each in [-1, 1]
+STATE_DIM = 4  # hand position x, y, z in metres and gripper opening in [0, 1]
+
+# The cameras of Meta-World's scene file. Kept here so that a wrong name is refused before MuJoCo is imported.
+CAMERAS = ("topview", "corner", "corner2", "corner3", "behindGripper", "gripperPOV")
+
+
+@cache
+def _lerobot_tables() -> dict[str, dict]:
+    """LeRobot's own task table, read from its JSON because `lerobot.envs.metaworld` imports MuJoCo."""
+    return json.loads((Path(lerobot.envs.__file__).parent / "metaworld_config.json").read_text())
+
+
+def task_names() -> list[str]:
+    """The Meta-World v3 task names LeRobot knows, sorted."""
+    return sorted(_lerobot_tables()["TASK_DESCRIPTIONS"])
+
+
+def parse_tasks(task: str | None, flag: str = "--env.task") -> dict[str, list[str]]:
+    """`{suite: [task name, ...]}` for a comma-separated list of task names or difficulty groups.
+
+    A task name is its own suite of one task. A difficulty group ("easy", "medium", "hard", "very_hard") is one suite
+    with all its tasks, as in LeRobot's `metaworld` environment.
+
+    Raises:
+        ValueError: for an empty list or an unknown name; the message lists the valid names and `flag`.
+    """
+    groups = _lerobot_tables()["DIFFICULTY_TO_TASKS"]
+    names = [name.strip().removeprefix("metaworld-") for name in (task or "").split(",") if name.strip()]
+    valid = f"{', '.join(task_names())}; or a whole group: {', '.join(groups)}"
+    if not names:
+        raise ValueError(f"no Meta-World task given: set {flag} to one or more, comma-separated, of {valid}")
+    for name in names:
+        if name not in groups and name not in _lerobot_tables()["TASK_DESCRIPTIONS"]:
+            raise ValueError(
+                f"unknown Meta-World task {name!r}: set {flag} to one or more, comma-separated, of {valid}"
+            )
+    return {name: groups.get(name, [name]) for name in names}
+
+
+def parse_cameras(camera: str, flag: str = "--env.camera") -> list[str]:
+    """Camera names of a comma-separated list; ValueError names `flag` and the valid ones."""
+    unknown = [name for name in camera.split(",") if name.strip() not in CAMERAS]
+    if unknown:
+        raise ValueError(
+            f"unknown Meta-World camera {unknown[0].strip()!r}: set {flag} to one or more, comma-separated, of "
+            f"{', '.join(CAMERAS)}"
+        )
+    return parse_camera_names(camera)
+
+
+def check_size(size: int, flag: str = "--env.size") -> None:
+    """Refuse image sizes that cannot become a video (yuv420p needs even sides)."""
+    if size < 16 or size % 2:
+        raise ValueError(f"image size {size} is not an even number of at least 16 pixels: change {flag}")
+
+
+def require_metaworld() -> None:
+    """Raise ImportError with the command that installs the simulator, if it is not installed."""
+    missing = [name for name in ("metaworld", "mujoco") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"Meta-World needs {' and '.join(missing)}, which is not installed: "
+            'pip install "lerobot_policy_lawm[metaworld]"'
+        )
+
+
+@EnvConfig.register_subclass("lawm_metaworld")
+@dataclass
+class LawmMetaworldEnvConfig(EnvConfig):
+    """Meta-World v3 for `lerobot-eval` and `lerobot-train`, quick enough for a CPU.
+
+    Observations are `observation.images.<camera>` (size, size, 3) uint8 and `observation.state` (4,): the same keys
+    and shapes that `examples/make_metaworld_dataset.py` records, so no `--rename_map` is needed. One seed gives the
+    same object positions as in LeRobot's own `metaworld` environment. An episode ends at the first success or after
+    `episode_length` steps; a finished sub-environment of a batch then costs nothing.
+
+    Attributes:
+        task: one or more Meta-World v3 task names or difficulty groups, comma-separated. Each is a suite of its own.
+        size: height and width of an image in pixels, even.
+        camera: one or more of Meta-World's cameras, comma-separated; the first is the one in evaluation videos.
+        episode_length: steps after which an episode has failed. Meta-World's own limit is 500.
+        obs_type: `pixels_agent_pos`, or `pixels` for images without the state.
+        shadows: render shadows, reflections and 4x multisampling as LeRobot's environment does; about ten times
+            slower on a CPU.
+        fps: frame rate written into evaluation videos. Meta-World steps 80 times a simulated second.
+    """
+
+    task: str = "push-v3"
+    fps: int = 80
+    size: int = 128
+    camera: str = "corner2"
+    episode_length: int = 500
+    obs_type: str = "pixels_agent_pos"
+    shadows: bool = False
+    features: dict[str, PolicyFeature] = field(default_factory=dict)
+    features_map: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            self._check()
+        except ValueError as error:
+            # LeRobot's commands print this one as a sentence. A ValueError would reach the user as a traceback that
+            # ends in "Couldn't instantiate class".
+            raise DecodingError(("env",), str(error)) from error
+        # Left of the map: the names in the environment's observation, under which `--eval.recording` looks them up.
+        self.features = {ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,))}
+        self.features_map = {ACTION: ACTION}
+        if self.obs_type == "pixels_agent_pos":
+            self.features["agent_pos"] = PolicyFeature(FeatureType.STATE, (STATE_DIM,))
+            self.features_map["agent_pos"] = OBS_STATE
+        for camera in parse_cameras(self.camera):
+            key = f"{OBS_IMAGES}.{camera}"
+            self.features[key] = PolicyFeature(FeatureType.VISUAL, (self.size, self.size, 3))
+            self.features_map[key] = key
+
+    def _check(self) -> None:
+        parse_tasks(self.task)
+        parse_cameras(self.camera)
+        check_size(self.size)
+        if self.obs_type not in ("pixels_agent_pos", "pixels"):
+            raise ValueError(
+                f"unknown observation type {self.obs_type!r}: set --env.obs_type to pixels_agent_pos or pixels"
+            )
+        if self.episode_length < 1:
+            raise ValueError(
+                f"an episode of {self.episode_length} steps is empty: raise --env.episode_length"
+            )
+
+    @property
+    def gym_kwargs(self) -> dict:
+        return {
+            "size": self.size,
+            "cameras": parse_cameras(self.camera),
+            "obs_type": self.obs_type,
+            "shadows": self.shadows,
+            "episode_length": self.episode_length,
+            "fps": self.fps,
+        }
+
+    def create_envs(
+        self, n_envs: int, use_async_envs: bool = False
+    ) -> dict[str, dict[int, gym.vector.VectorEnv]]:
+        """`{suite: {task_id: VectorEnv}}`; ImportError says what to install when the simulator is missing."""
+        require_metaworld()
+        from lawm_lerobot.envs.metaworld import create_metaworld_envs
+
+        return create_metaworld_envs(parse_tasks(self.task), n_envs, self.gym_kwargs, use_async_envs)

@@ -1,0 +1,301 @@
+"""Record Meta-World's scripted experts as a LeRobotDataset.
+
+    episodes = record_expert_episodes(["push-v3"], episodes_per_task=25, size=96)
+    write_dataset(episodes, repo_id="me/push", root=Path("data/push"), fps=80)
+
+A frame holds what the policy sees before it acts, and the action it should take there. Object positions come from the
+episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
+unless changed), so keep the two ranges apart.
+"""
+
+import multiprocessing
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import datasets
+import numpy as np
+from lerobot.configs.video import RGBEncoderConfig
+from lerobot.datasets import LeRobotDataset
+from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME, OBS_IMAGES, OBS_STATE
+
+from lawm_lerobot.envs.configuration_metaworld import ACTION_DIM, STATE_DIM, require_metaworld
+
+if TYPE_CHECKING:
+    from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
+
+# A failed episode is tried again with the next of these above its seed. Far from any seed that a user counts up to.
+RETRY_SEED_STEP = 1_000_000
+MAX_ATTEMPTS = 20
+
+
+@dataclass
+class Episode:
+    """One recorded episode of n frames."""
+
+    task: str  # Meta-World's name, such as push-v3
+    instruction: str  # the task in words, from LeRobot's table
+    seed: int  # reset(seed=...) gives the same object positions again
+    success: bool
+    images: dict[str, np.ndarray]  # {camera: (n, size, size, 3) uint8}
+    state: np.ndarray  # (n, 4) float32
+    action: (
+        np.ndarray
+    )  # (n, 4) float32: what the expert wanted, or what was executed (see record_expert_episodes)
+
+
+def record_expert_episodes(
+    tasks: Iterable[str],
+    episodes_per_task: int,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    cameras: Iterable[str] = ("corner2",),
+    shadows: bool = False,
+    noise: float = 0.0,
+    record_executed: bool = False,
+    max_steps: int = 500,
+    frames_after_success: int = 5,
+    success_only: bool = True,
+    workers: int = 0,
+) -> Iterator[Episode]:
+    """Yield `episodes_per_task` episodes of each task, in order; the same arguments give the same episodes.
+
+    Args:
+        tasks: Meta-World v3 task names.
+        seed: episode k of every task resets with `seed + k`.
+        size, cameras, shadows: as in `LawmMetaworldEnv`.
+        noise: standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
+            [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
+        record_executed: record the noisy action that moved the arm. By default the expert's clean action is
+            recorded while the noisy one is executed, as DART does (arXiv 1703.09327): the states then cover small
+            mistakes and every label leads back, which makes better imitation data.
+        max_steps: an episode that has not succeeded by then has failed.
+        frames_after_success: frames to go on recording after the first success.
+        success_only: try a failed episode again with another seed, up to `MAX_ATTEMPTS` times.
+        workers: processes that simulate and draw; 0 does it in this one. The result does not depend on it.
+
+    Raises:
+        RuntimeError: if the expert fails `MAX_ATTEMPTS` times running and `success_only` is set.
+    """
+    require_metaworld()
+    record = partial(
+        _record_episode,
+        size=size,
+        cameras=tuple(cameras),
+        shadows=shadows,
+        noise=noise,
+        record_executed=record_executed,
+        max_steps=max_steps,
+        frames_after_success=frames_after_success,
+        attempts=MAX_ATTEMPTS if success_only else 1,
+    )
+    jobs = [(task, seed + k) for task in tasks for k in range(episodes_per_task)]
+    if workers == 0:
+        try:
+            for job in jobs:
+                yield record(*job)
+        finally:
+            _close_env()
+        return
+
+    # Fork servers, not forks: a graphics context that this process may hold does not survive a fork.
+    context = multiprocessing.get_context("forkserver")
+    # The server imports this module and MuJoCo once; the workers it forks have them.
+    context.set_forkserver_preload([__name__, "lawm_lerobot.envs.metaworld"])
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    waiting: deque[Future[Episode]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(record, *job))
+            if len(waiting) > 2 * workers:  # so that finished episodes do not pile up in memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# The environment of this process's latest job and its arguments, kept because making one takes half a second.
+_latest: tuple[dict[str, Any], "LawmMetaworldEnv"] | None = None
+
+
+def _close_env() -> None:
+    global _latest
+    if _latest is not None:
+        _latest[1].close()
+        _latest = None
+
+
+def _get_env(**arguments: Any) -> "LawmMetaworldEnv":
+    """An environment made with these arguments: the latest job's if they are the same."""
+    global _latest
+    from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
+
+    if _latest is None or _latest[0] != arguments:
+        _close_env()
+        _latest = arguments, LawmMetaworldEnv(**arguments)
+    return _latest[1]
+
+
+def _record_episode(
+    task: str,
+    seed: int,
+    *,
+    size: int,
+    cameras: tuple[str, ...],
+    shadows: bool,
+    noise: float,
+    record_executed: bool,
+    max_steps: int,
+    frames_after_success: int,
+    attempts: int,
+) -> Episode:
+    env = _get_env(task=task, size=size, cameras=cameras, shadows=shadows, episode_length=max_steps)
+    for attempt in range(attempts):
+        env_seed = seed + attempt * RETRY_SEED_STEP
+        noise_generator = np.random.default_rng([env_seed, *task.encode()])
+        images: dict[str, list[np.ndarray]] = {camera: [] for camera in cameras}
+        states, actions = [], []
+        steps_left, success = max_steps, False
+
+        observation, _ = env.reset(seed=env_seed)
+        while steps_left > 0:
+            wanted = env.expert_action()  # (4,)
+            executed = wanted.copy()
+            executed[:3] += noise * noise_generator.standard_normal(3)
+            executed = executed.clip(-1.0, 1.0).astype(np.float32)
+
+            for camera in cameras:
+                images[camera].append(observation["pixels"][camera])
+            states.append(observation["agent_pos"].astype(np.float32))
+            actions.append(executed if record_executed else wanted)
+
+            observation, _, terminated, _, _ = env.step(executed)
+            steps_left -= 1
+            if terminated and not success:
+                success, steps_left = True, frames_after_success
+        if success:
+            break
+    if not success and attempts > 1:
+        raise RuntimeError(
+            f"the scripted expert failed {attempts} times running on {task}, from seed {seed}: raise --max_steps "
+            f"(now {max_steps}), lower --noise (now {noise}), or keep failures with --success_only=false"
+        )
+    return Episode(
+        task=task,
+        instruction=env.task_description,
+        seed=env_seed,
+        success=success,
+        images={camera: np.stack(frames) for camera, frames in images.items()},
+        state=np.stack(states),
+        action=np.stack(actions),
+    )
+
+
+def default_root(repo_id: str) -> Path:
+    """Where LeRobot looks for a dataset when no `--root` is given."""
+    return HF_LEROBOT_HOME / repo_id
+
+
+def check_root_is_free(root: Path, flag: str = "--root") -> None:
+    """Refuse to write over anything that exists."""
+    if root.exists():
+        raise FileExistsError(f"{root} exists already: remove it, or choose another folder with {flag}")
+
+
+def write_dataset(
+    episodes: Iterable[Episode],
+    *,
+    repo_id: str,
+    root: Path,
+    fps: int,
+    with_actions: bool = True,
+    with_state: bool = True,
+) -> int:
+    """Write episodes as a LeRobotDataset v3 under `root` and return how many frames it has.
+
+    The dataset grows in `<root>.partial` and takes its name when it is whole, so an interrupted run leaves nothing
+    that looks like a dataset. What an earlier interrupted run left there is removed.
+
+    Args:
+        episodes: at least one; all with the same cameras and image size.
+        with_actions: False leaves out `action`, which makes a dataset to pretrain on.
+        with_state: False leaves out `observation.state`.
+
+    Raises:
+        FileExistsError: if `root` exists.
+        ValueError: if there are no episodes.
+    """
+    check_root_is_free(root)
+    partial_root = root.with_name(root.name + ".partial")
+    shutil.rmtree(partial_root, ignore_errors=True)
+    # A page of x264's settings and a progress bar of its own for every episode would hide the caller's.
+    av.logging.set_libav_level(av.logging.ERROR)
+    datasets.disable_progress_bars()
+    dataset: LeRobotDataset | None = None
+    frames = 0
+    try:
+        for episode in episodes:
+            if dataset is None:
+                dataset = _create_dataset(repo_id, partial_root, fps, episode, with_actions, with_state)
+            for i in range(len(episode.state)):
+                frame = {f"{OBS_IMAGES}.{camera}": images[i] for camera, images in episode.images.items()}
+                if with_state:
+                    frame[OBS_STATE] = episode.state[i]
+                if with_actions:
+                    frame[ACTION] = episode.action[i]
+                dataset.add_frame(frame | {"task": episode.instruction})
+                frames += 1
+            dataset.save_episode()
+        if dataset is None:
+            raise ValueError("there are no episodes to write: raise --episodes")
+        dataset.finalize()
+        os.rename(partial_root, root)
+    except BaseException:  # Ctrl-C too
+        try:
+            if dataset is not None:
+                dataset.finalize()  # stops its encoder thread
+        finally:
+            shutil.rmtree(partial_root, ignore_errors=True)
+        raise
+    return frames
+
+
+def _create_dataset(
+    repo_id: str, root: Path, fps: int, episode: Episode, with_actions: bool, with_state: bool
+) -> LeRobotDataset:
+    features = {}
+    for camera, images in episode.images.items():
+        features[f"{OBS_IMAGES}.{camera}"] = {
+            "dtype": "video",
+            "shape": images.shape[1:],
+            "names": ["height", "width", "channels"],
+        }
+    if with_state:
+        names = ["hand_x", "hand_y", "hand_z", "gripper_opening"]
+        features[OBS_STATE] = {"dtype": "float32", "shape": (STATE_DIM,), "names": names}
+    if with_actions:
+        names = ["hand_dx", "hand_dy", "hand_dz", "gripper_effort"]
+        features[ACTION] = {"dtype": "float32", "shape": (ACTION_DIM,), "names": names}
+    return LeRobotDataset.create(
+        repo_id,
+        fps,
+        features,
+        root=root,
+        robot_type="metaworld_sawyer",
+        # Key frames two apart and a stream that is quick to decode: training reads short clips at random places.
+        rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2, crf=20, fast_decode=1),
+        # Frames go straight to the encoder. Its queue drops what does not fit, so it holds a whole episode.
+        streaming_encoding=True,
+        encoder_queue_maxsize=max(100_000, len(episode.state)),
+        encoder_threads=1,  # the workers have the other cores
+        video_backend="pyav",  # for reading, which does not happen here: saves looking for torchcodec
+    )
