@@ -39,6 +39,10 @@ lint: setup ## ruff, mypy and typos, as in CI
 	$(BIN)/mypy
 	$(BIN)/typos
 
+.PHONY: bench
+bench: setup ## the speed figures: importing videos against LeRobot's own recording loop
+	$(BIN)/python -m lawm_lerobot.scripts.bench_import
+
 .PHONY: lock
 lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra metaworld --group dev --universal --python-version 3.12 \
