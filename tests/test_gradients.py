@@ -340,6 +340,18 @@ def test_fresh_latents_are_not_warned_of(source: str, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("source", "world_model", "warned"),
+    [("policy", "recurrent", True), ("policy", "rssm", False), ("inverse_dynamics", "recurrent", False)],
+)
+def test_a_world_model_that_can_ignore_latents_of_the_policy_is_warned_of(
+    source: str, world_model: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        make_policy(source, world_model)
+    assert ("--policy.world_model.type=rssm" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("measurements", [0, IGNORED_AFTER])
 def test_ignored_latents_are_warned_of_once_the_world_model_had_its_time(
     measurements: int, caplog: pytest.LogCaptureFixture

@@ -52,7 +52,6 @@ TRAIN = "import lerobot_policy_lawm; from lerobot.scripts.lerobot_train import m
 
 @pytest.mark.slow
 def test_the_slurm_example_runs_locally(tmp_path):
-    pytest.importorskip("datatrove", reason="only the Slurm example needs datatrove")
     for number in range(3):
         write_video(tmp_path / "videos" / f"{number}.mp4", 60, 30)
     config = tmp_path / "import.yaml"

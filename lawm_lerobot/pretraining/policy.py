@@ -111,6 +111,12 @@ class LawmPolicy(_Mixin):
             _check_stride(config, dataset_meta)
             config.dataset_fps = dataset_meta.fps
         source = config.latent_action.source
+        if source == POLICY and not config.world_model.narrow_door:
+            logger.warning(
+                f"The policy's own latents drive a '{config.world_model.type}' world model, which sees the first "
+                "frame so well that it can ignore them: with --policy.latent_action.source=policy choose "
+                "--policy.world_model.type=rssm, and watch shuffle_ratio."
+            )
         dim, horizon = config.latent_action.dim, config.latent_action.horizon
         size = config.world_model.image_size
         self.pretraining = LatentActionPretraining(

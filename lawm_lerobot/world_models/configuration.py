@@ -8,7 +8,7 @@ Sizes are named by their counted parameters, at the default image size and an 8-
 import abc
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import draccus
 
@@ -102,6 +102,10 @@ class WorldModelConfig(draccus.ChoiceRegistry, abc.ABC):
     therefore use `field(default_factory=WorldModelConfig.default)`.
     """
 
+    # Whether x_0 reaches the prediction only through the latent-sized state of the model. Where it does not, a model
+    # driven by the policy's own latents, which are a function of x_0, can do without them.
+    narrow_door: ClassVar[bool] = True
+
     # Named by counted parameters; each world model lists its own.
     size: str
     # Side of the square frames the world model sees, in pixels: 32, 64, 128 or 256.
@@ -186,6 +190,8 @@ class RSSMConfig(WorldModelConfig):
 @dataclass
 class RecurrentConfig(WorldModelConfig):
     """A cheap, deterministic model: encodes x_0 once, rolls the latents, paints what changes over x_0."""
+
+    narrow_door: ClassVar[bool] = False  # the decoder sees x_0's maps at every scale
 
     size: str = "2m"
     # Extra weight of pixels that differ from x_0: what moves is small, and the background would drown it. 0

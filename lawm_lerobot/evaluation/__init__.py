@@ -1,0 +1,1 @@
+"""Seeing what pretraining learned, and counting honestly whether it helped."""

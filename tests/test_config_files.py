@@ -1,0 +1,39 @@
+"""The YAML files in configs/, read and run by LeRobot's own command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from datasets_on_the_spot import make_dataset
+from training import TINY_LAWM, lerobot_train
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def test_pretraining_and_finetuning_files_train(tmp_path: Path) -> None:
+    video = make_dataset(tmp_path / "video", action_dim=None)
+    labelled = make_dataset(tmp_path / "labelled")
+    tiny = [flag for flag in TINY_LAWM if not flag.startswith("--policy.type=")]
+    pretrained = lerobot_train(
+        video, tmp_path / "pre", f"--config_path={CONFIGS / 'lawm_act_pretrain.yaml'}", *tiny, steps=1
+    )
+    finetuned = lerobot_train(
+        labelled,
+        tmp_path / "fine",
+        f"--config_path={CONFIGS / 'lawm_act_finetune.yaml'}",
+        f"--policy.path={pretrained.checkpoint()}",
+        "--policy.chunk_size=12",
+        "--policy.n_action_steps=12",
+        steps=1,
+    )
+    assert "model.action_head.weight" in finetuned.tensors()
+    assert not any(name.startswith("pretraining.") for name in finetuned.tensors())
+
+
+def test_no_training_file_is_untested() -> None:
+    # configs/import/ is read by lawm-import-videos, whose tests parse it.
+    files = {file.name for file in CONFIGS.glob("*.yaml")}
+    assert files == {"lawm_act_pretrain.yaml", "lawm_act_finetune.yaml"}
+    for file in files:
+        assert yaml.safe_load((CONFIGS / file).read_text())["policy"]

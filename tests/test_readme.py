@@ -1,0 +1,83 @@
+"""The README's commands, run as a user would type them, on small data and for a few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets_on_the_spot import make_dataset
+from training import TINY_LAWM
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+#: What is added to a command so that it takes seconds; flags given later win.
+SMALL = ["--batch_size=4", "--steps=2", "--num_workers=0", "--policy.device=cpu"]
+#: Commands that cannot run here, and why.
+NOT_RUN = {
+    "pip": "installs; test_packaging.py installs the wheel",
+    "make": "test_packaging.py and CI use it",
+    "lerobot-rollout": "moves a real arm",
+}
+
+
+def commands(section: str) -> list[list[str]]:
+    """The words of each command in a section's bash blocks, comments left out."""
+    text = README[README.index(f"\n## {section}\n") + 1 :]
+    text = text[: text.find("\n## ", 1)]
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def run(words: list[str], cwd: Path) -> None:
+    result = subprocess.run([BIN / words[0], *words[1:]], cwd=cwd, capture_output=True, text=True)
+    assert result.returncode == 0, (words, result.stdout[-1000:], result.stderr[-3000:])
+
+
+def test_every_command_is_run_or_has_a_reason_not_to_be() -> None:
+    found = {
+        words[0] for section in re.findall(r"^## (.+)$", README, re.MULTILINE) for words in commands(section)
+    }
+    assert found == {"lerobot-train", "lawm-export", "lawm-import-videos"} | set(NOT_RUN)
+
+
+def test_the_three_steps_of_use(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data" / "video", action_dim=None)
+    make_dataset(tmp_path / "data" / "demonstrations", cameras=("wrist", "top"), action_dim=6, state_dim=6)
+    tiny = [flag for flag in TINY_LAWM if not flag.startswith("--policy.type=")]
+    ran = []
+    for words in commands("Use"):
+        if words[0] in NOT_RUN:
+            continue
+        if words[0] == "lerobot-train":
+            pretraining = "--policy.type=lawm_act" in words
+            small = tiny if pretraining else ["--policy.chunk_size=10", "--policy.n_action_steps=10"]
+            words = [*words, *small, *SMALL]
+        ran.append(words[0])
+        run(words, tmp_path)
+    assert ran == ["lerobot-train", "lerobot-train", "lawm-export"]
+    assert (tmp_path / "outputs" / "act" / "model.safetensors").is_file()
+
+
+def test_lerobot_finds_the_plugin_by_itself() -> None:
+    assert ["lerobot-train", "--help"] in commands("Install")
+    help_text = subprocess.run([BIN / "lerobot-train", "--help"], capture_output=True, text=True, check=True)
+    assert "lawm_act" in help_text.stdout
+
+
+def test_own_videos_are_imported_as_in_the_example_that_is_run() -> None:
+    # examples/import_phone_clips makes the clips and runs the same two commands with few steps.
+    example = (Path(__file__).parent.parent / "examples" / "import_phone_clips" / "README.md").read_text()
+    (importing, training) = commands("Your own videos")
+    assert shlex.join(importing) in example
+    assert [flag for flag in training if flag not in example] == ["--output_dir=outputs/pretrain"]
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(path: str) -> None:
+    assert (Path(__file__).parent.parent / path).exists()
