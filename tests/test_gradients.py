@@ -309,7 +309,7 @@ STEPS = {"inverse_dynamics": 150, "policy": 150, "both": 150}
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_constant_latents_are_warned_of(source: str, caplog: pytest.LogCaptureFixture) -> None:
-    policy = make_policy(source)
+    policy = make_policy(source, "rssm")
     with torch.no_grad():
         if source == "inverse_dynamics":
             policy.pretraining.inverse_dynamics.head[-1].weight.zero_()
@@ -325,7 +325,7 @@ def test_constant_latents_are_warned_of(source: str, caplog: pytest.LogCaptureFi
 
 
 def test_warning_comes_once(caplog: pytest.LogCaptureFixture) -> None:
-    policy = make_policy("policy", health_freq=1)
+    policy = make_policy("policy", "rssm", health_freq=1)
     with torch.no_grad():
         policy.model.action_head.weight.zero_()
     for _ in range(3):

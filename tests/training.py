@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from lerobot.configs import parser
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -79,6 +80,9 @@ def _command(argv: Sequence[str]) -> Iterator[io.StringIO]:
     handlers, level = root.handlers[:], root.level
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+    # What a configuration file of an earlier command said of --policy.path.
+    parser._config_path_args.clear()
+    parser._config_yaml_overrides.clear()
     sys.argv = [str(argument) for argument in argv]
     try:
         # LeRobot's logging takes the standard error it finds when the command starts.

@@ -289,7 +289,7 @@ class LawmPolicy(_Mixin):
 
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         if self.config.pretraining:
-            raise PretrainingCheckpointError("This policy")
+            raise PretrainingCheckpointError(str(self.config.pretrained_path or "<checkpoint>"))
         return super().predict_action_chunk(self.prepare_batch(batch), **kwargs)
 
     # --- checkpoints ----------------------------------------------------------------------------------
