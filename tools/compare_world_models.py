@@ -158,7 +158,7 @@ def main(cfg: CompareConfig) -> None:
     video = Video(cfg)
     rows = [run(cfg, video, model, seed) for model in cfg.models for seed in cfg.seeds]
     result = {
-        "config": draccus.encode(cfg),
+        "config": {k: v for k, v in draccus.encode(cfg).items() if k not in ("root", "output")},
         "test_transitions": len(video.test),
         "machine": platform.machine(),
         "torch": torch.__version__,
