@@ -54,7 +54,7 @@ class InverseDynamics(nn.Module):
     """Frames of a clip -> one raw latent per transition.
 
     The latents come out unbounded and unnormalised; what keeps them from copying the frames (a low dimension
-    and `LatentNorm`, or a KL to a unit Gaussian) is for the caller to add.
+    and `LatentNorm`) is for the caller to add.
     """
 
     def __init__(

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from .networks import masked_mean
-
 
 def masked_moments(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(B,H,Z), (B,H) -> mean (Z), unbiased variance (Z) and number () of the valid latents, in float32.
@@ -86,10 +84,3 @@ def effective_rank(z: Tensor, valid: Tensor) -> Tensor:
 def latent_std(z: Tensor, valid: Tensor) -> Tensor:
     """() standard deviation of the valid latents of (B,H,Z), averaged over Z; near 0 is a collapse."""
     return masked_moments(z, valid)[1].sqrt().mean()
-
-
-def gaussian_kl(mean: Tensor, log_std: Tensor, valid: Tensor) -> Tensor:
-    """() KL(N(mean, std^2) || N(0, 1)) in nats, summed over Z, a mean over the valid of (B,H,Z)."""
-    mean, log_std = mean.float(), log_std.float()
-    kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(-1)  # (B,H)
-    return masked_mean(kl, valid)
