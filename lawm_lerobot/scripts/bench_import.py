@@ -132,7 +132,7 @@ def bench_import(clips: dict[str, tuple[int, int]] | None = None, workers: int =
     from lawm_lerobot.datasets.importer import ImportConfig, run_import
     from lawm_lerobot.datasets.sources import FolderSource
 
-    clips = clips or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (16, 8)}
+    clips = clips or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (40, 8)}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     two = set(sorted(cores)[:2])
     report: dict[str, Any] = {"cores": len(two), "workers": workers, "fps": FPS, "size": SIZE, "kinds": {}}
