@@ -186,14 +186,14 @@ class Demo:
                 process.wait()
             raise
         for command in failed:
-            log = self.log_of(command)
+            log = self.log_of(command.name)
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-15:])
             print(f"\n{tail}\n{command.name} failed; its whole output is in {log}", file=sys.stderr)
         if failed:
             sys.exit(1)
 
-    def log_of(self, command: Command) -> Path:
-        return self.logs / f"{command.name.replace(' ', '_')}.log"
+    def log_of(self, name: str) -> Path:
+        return self.logs / f"{name.replace(' ', '_')}.log"
 
     def start(
         self, command: Command, argv: Sequence[str], position: int
@@ -220,7 +220,7 @@ class Demo:
         counter = re.compile(rb"\s(\d+)/(\d+) \[")
         # Appended: after an interruption, what ran before belongs to the record.
         with (
-            self.log_of(command).open("ab") as log,
+            self.log_of(command.name).open("ab") as log,
             tqdm(desc=command.name, position=position, mininterval=0.5 if sys.stderr.isatty() else 15) as bar,
         ):
             while chunk := os.read(process.stdout.fileno(), 65536):
@@ -240,7 +240,7 @@ class Demo:
 
     def held_out_loss(self, name: str) -> float:
         """The last held-out imitation loss that lerobot-train logged."""
-        log = self.log_of(Command(f"train {name}", [], Path())).read_text(errors="replace")
+        log = self.log_of(f"train {name}").read_text(errors="replace")
         return float(re.findall(r"eval_loss=([0-9.eE+-]+)", log)[-1])
 
     def report(self) -> str:

@@ -12,7 +12,7 @@ from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from lawm_lerobot.pretraining.configuration import LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import LatentActionConfig
 from lawm_lerobot.world_models import InverseDynamicsConfig, RecurrentConfig, RSSMConfig, WorldModelConfig
 
 FEATURES = {

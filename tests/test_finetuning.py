@@ -21,6 +21,7 @@ from torch import Tensor
 from training import Run, assert_same_tensors, finetune, lerobot_train, pretrain, resume, run_command
 
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
+from lawm_lerobot.pretraining.transfer import KeepIfPresent, transfer_tensors
 
 LATENT_DIM = 8
 HORIZON = 4  # TINY_LAWM's
@@ -377,3 +378,14 @@ def test_lerobot_eval_runs_a_finetuned_checkpoint(
     )
     info = json.loads((tmp_path / "eval_info.json").read_text())
     assert info["overall"]["n_episodes"] == 1
+
+
+def test_a_tensor_that_may_be_missing_must_still_fit() -> None:
+    rule = KeepIfPresent("vae*", "used in one of the two stages")
+    fresh = {"vae": torch.zeros(3)}
+    assert transfer_tensors({}, fresh, [rule], "source")[1].tensors[0].status == "reinitialised"
+    assert transfer_tensors({"vae": torch.ones(3)}, fresh, [rule], "source")[1].tensors[0].status == "kept"
+    with pytest.raises(
+        ValueError, match=r"vae is of shape \(4,\) in the checkpoint and \(3,\) in the policy"
+    ):
+        transfer_tensors({"vae": torch.ones(4)}, fresh, [rule], "source")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
-from lawm_lerobot.pretraining.configuration import LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import LatentActionConfig
 from lawm_lerobot.pretraining.policy import IGNORED_AFTER
 from lawm_lerobot.world_models import InverseDynamicsConfig, RecurrentConfig, RSSMConfig, WorldModelConfig
 
@@ -33,11 +33,7 @@ def make_policy(
     source: str = "inverse_dynamics", world_model: str = "recurrent", seed: int = 0, **changes: Any
 ) -> LawmActPolicy:
     """A tiny policy in the pretraining stage and in training mode."""
-    latent = {
-        name: changes.pop(name)
-        for name in ("noise", "imitation_weight", "world_model_weight")
-        if name in changes
-    }
+    latent = {name: changes.pop(name) for name in ("noise", "imitation_weight") if name in changes}
     torch.manual_seed(seed)
     config = LawmActConfig(
         device="cpu",
@@ -205,7 +201,9 @@ def test_world_model_does_not_train_the_policy_behind_inverse_dynamics() -> None
 
 
 def test_imitation_does_not_train_the_inverse_dynamics() -> None:
-    _, _, found = step(make_policy("inverse_dynamics", world_model_weight=0.0), noise_batch())
+    policy = make_policy("inverse_dynamics")
+    policy.config.world_model.loss_weight = 0.0
+    _, _, found = step(policy, noise_batch())
     assert all(not gradient.any() for name, gradient in found.items() if name.startswith("pretraining."))
 
 
@@ -338,6 +336,18 @@ def test_fresh_latents_are_not_warned_of(source: str, caplog: pytest.LogCaptureF
     _, metrics = make_policy(source, "rssm").forward(noise_batch())
     assert metrics["latent_std"] > 0.1
     assert not caplog.records
+
+
+def test_latents_of_a_clip_that_is_over_do_not_count_as_another_clips() -> None:
+    policy = make_policy()
+    frames, valid = policy.clip(noise_batch())
+    valid[len(valid) // 2 :, 1:] = False  # half of the batch has one transition each
+    latents = torch.randn(len(valid), H, Z) * valid[..., None]
+    policy.eval()
+    before = policy.pretraining.health(frames, latents, valid)["shuffle_ratio"]
+    latents[: len(valid) // 2, 1:] += 10  # meets only transitions that are past the end
+    after = policy.pretraining.health(frames, latents, valid)["shuffle_ratio"]
+    torch.testing.assert_close(after, before)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 from tqdm import tqdm, trange
 
-from lawm_lerobot.pretraining.configuration import LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import LatentActionConfig
 from lawm_lerobot.pretraining.objective import LatentActionPretraining
 from lawm_lerobot.world_models import InverseDynamicsConfig, WorldModelConfig
 

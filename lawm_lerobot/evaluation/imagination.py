@@ -16,7 +16,8 @@ from lerobot.policies import get_policy_class, make_pre_post_processors
 from torch import Tensor
 
 import lawm_lerobot.policies  # noqa: F401  registers the types that a checkpoint may be of
-from lawm_lerobot.pretraining.configuration import POLICY, LawmConfig
+from lawm_lerobot.pretraining.configuration import LawmConfig
+from lawm_lerobot.pretraining.latent_action import POLICY
 from lawm_lerobot.pretraining.policy import LawmPolicy
 
 

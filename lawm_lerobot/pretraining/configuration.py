@@ -10,9 +10,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
-
-# Raised for a value out of range. The text of a ValueError would be lost on the command line: draccus puts
-# "Couldn't instantiate class" in its place.
 from draccus.utils import ParsingError
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig, parser
 from lerobot.optim import OptimizerConfig
@@ -20,16 +17,12 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from lawm_lerobot.pretraining.checkpoints import read_policy_config
+from lawm_lerobot.pretraining.latent_action import LatentActionConfig
 from lawm_lerobot.world_models.configuration import InverseDynamicsConfig, WorldModelConfig
 
 PRETRAIN = "pretrain"
 FINETUNE = "finetune"
 STAGES = (PRETRAIN, FINETUNE)
-
-INVERSE_DYNAMICS = "inverse_dynamics"
-POLICY = "policy"
-BOTH = "both"
-SOURCES = (INVERSE_DYNAMICS, POLICY, BOTH)
 
 # The mixin sits in front of a LeRobot config in the method resolution order. It must not inherit from
 # PreTrainedConfig at run time: as a dataclass it would then bring PreTrainedConfig's defaults
@@ -38,50 +31,6 @@ if TYPE_CHECKING:
     from lerobot.configs import PreTrainedConfig as _Mixin
 else:
     _Mixin = object
-
-
-@dataclass
-class LatentActionConfig:
-    """The latent actions z (B,H,Z) and what drives the world model during pretraining.
-
-    Args:
-        source: Which latents drive the world model. ``inverse_dynamics``: q(z_k | x_k, x_{k+1}, neighbours),
-            which the policy learns with its own training loss, as if they were actions. ``policy``: the
-            policy's own latents, trained end to end through the world model (LAWM as published).
-            ``both``: the sum of the two.
-        dim: Z. Small on purpose: the latent must not be able to copy the frame.
-        horizon: H, the latent actions in a chunk. A clip has T = H + 1 frames.
-        stride: Dataset frames between two frames of a clip.
-        noise: Standard deviation of the Gaussian noise added to the (unit-variance) latents on their way
-            into the world model, in training only. It limits what a latent can carry to
-            0.5 * log(1 + 1 / noise^2) nats per dimension.
-        imitation_weight: Weight of the policy's own training loss on the latents.
-        world_model_weight: Weight of the world model's loss.
-    """
-
-    source: str = INVERSE_DYNAMICS
-    dim: int = 8
-    horizon: int = 8
-    stride: int = 4
-    noise: float = 0.1
-    imitation_weight: float = 1.0
-    world_model_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ParsingError(
-                f"latent_action.source is {self.source!r}, expected one of {', '.join(SOURCES)}: "
-                "change --policy.latent_action.source."
-            )
-        lowest_values = {"dim": 1, "horizon": 1, "stride": 1, "noise": 0}
-        lowest_values |= {"imitation_weight": 0, "world_model_weight": 0}
-        for name, lowest in lowest_values.items():
-            value = getattr(self, name)
-            if value < lowest:
-                raise ParsingError(
-                    f"latent_action.{name} is {value}, expected at least {lowest}: "
-                    f"change --policy.latent_action.{name}."
-                )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lawm_lerobot.pretraining.configuration import BOTH, INVERSE_DYNAMICS, POLICY, LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import BOTH, INVERSE_DYNAMICS, POLICY, LatentActionConfig
 from lawm_lerobot.world_models.base import WorldModel
 from lawm_lerobot.world_models.latent import LatentNorm, effective_rank, latent_std
 from lawm_lerobot.world_models.networks import masked_mean
@@ -65,7 +65,7 @@ class LatentActionPretraining(nn.Module):
             dynamics = self.world_model(frames, self._perturb(z), valid)
             # Stop-gradient: the policy imitates the latents, it must not make them easy to imitate.
             imitation, policy_metrics = imitation_loss(z.detach())
-            loss = loss + self.config.world_model_weight * dynamics.loss
+            loss = loss + dynamics.loss
             loss = loss + self.config.imitation_weight * imitation
             metrics |= {"imitation_loss": imitation.detach(), "world_model_loss": dynamics.loss.detach()}
             metrics |= policy_metrics | dynamics.metrics
@@ -75,7 +75,7 @@ class LatentActionPretraining(nn.Module):
             if self.config.source == POLICY:
                 z = self.latent_norm(z, valid)
             dynamics = self.world_model(frames, self._perturb(z), valid)
-            loss = loss + self.config.world_model_weight * dynamics.loss
+            loss = loss + dynamics.loss
             prefix = "policy_" if self.config.source == BOTH else ""
             figures = {"world_model_loss": dynamics.loss.detach(), **dynamics.metrics}
             metrics |= {f"{prefix}{name}": value for name, value in figures.items()}
@@ -102,9 +102,12 @@ class LatentActionPretraining(nn.Module):
             shuffle_ratio: open-loop squared error with the latents of another clip over that with the
                 clip's own; 1 means that they are ignored.
         """
-        own = self._open_loop_error(frames, latents, valid)
         # From half a batch away: in an ordered batch the neighbour is a clip of the same motion.
-        other = self._open_loop_error(frames, latents.roll(max(len(latents) // 2, 1), dims=0), valid)
+        shift = max(len(latents) // 2, 1)
+        # Where the other clip is over, its latents are zero, which is no latent of anybody's.
+        both = valid & valid.roll(shift, dims=0)  # (B,H)
+        own = self._open_loop_error(frames, latents, both)
+        other = self._open_loop_error(frames, latents.roll(shift, dims=0), both)
         return {
             "latent_std": latent_std(latents, valid),
             "latent_rank": effective_rank(latents, valid),

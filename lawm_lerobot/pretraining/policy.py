@@ -31,7 +31,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lawm_lerobot.pretraining.checkpoints import read_policy_config
-from lawm_lerobot.pretraining.configuration import FINETUNE, POLICY, PRETRAIN, LawmConfig
+from lawm_lerobot.pretraining.configuration import FINETUNE, PRETRAIN, LawmConfig
+from lawm_lerobot.pretraining.latent_action import POLICY
 from lawm_lerobot.pretraining.objective import LatentActionPretraining
 from lawm_lerobot.pretraining.transfer import Reinitialise, Rule, transfer_tensors
 

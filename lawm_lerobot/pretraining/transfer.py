@@ -32,16 +32,16 @@ class Reinitialise:
 
 
 @dataclass(frozen=True)
-class Optional:
+class KeepIfPresent:
     """Keep the tensor if the pretraining policy has it; without it, start fresh; unneeded, drop it."""
 
     pattern: str
     reason: str
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str]:
-        if source is None or source.shape != target.shape:
+    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+        if source is None:
             return target, REINITIALISED, self.reason
-        return source, KEPT, ""
+        return (source, KEPT, "") if source.shape == target.shape else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class MatchRows:
         return rows, ADAPTED, reason
 
 
-Rule = Reinitialise | Optional | InterpolateRows | MatchRows
+Rule = Reinitialise | KeepIfPresent | InterpolateRows | MatchRows
 
 
 @dataclass

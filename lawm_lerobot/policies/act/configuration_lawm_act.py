@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 
-from lawm_lerobot.pretraining.configuration import POLICY, LawmConfig
+from lawm_lerobot.pretraining.configuration import LawmConfig
+from lawm_lerobot.pretraining.latent_action import POLICY
 
 
 @PreTrainedConfig.register_subclass("lawm_act")

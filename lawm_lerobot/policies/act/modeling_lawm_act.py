@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.pretraining.configuration import LawmConfig
 from lawm_lerobot.pretraining.policy import LawmPolicy
-from lawm_lerobot.pretraining.transfer import InterpolateRows, MatchRows, Optional, Reinitialise, Rule
+from lawm_lerobot.pretraining.transfer import InterpolateRows, KeepIfPresent, MatchRows, Reinitialise, Rule
 
 
 class LawmActPolicy(LawmPolicy, ACTPolicy):
@@ -53,7 +53,7 @@ class LawmActPolicy(LawmPolicy, ACTPolicy):
             Reinitialise("model.*robot_state_input_proj.*", other_state),
             Reinitialise("model.encoder_env_state_input_proj.*", other_state),
             Reinitialise("model.vae_encoder_pos_enc", "fixed sinusoids for the new chunk length"),
-            Optional("model.vae_encoder*", "ACT's VAE is used in one of the two stages only"),
+            KeepIfPresent("model.vae_encoder*", "ACT's VAE is used in one of the two stages only"),
             InterpolateRows("model.decoder_pos_embed.weight", "action queries stretched to the new chunk"),
             MatchRows("model.encoder_1d_feature_pos_embed.weight", _tokens(source), _tokens(self.config)),
         ]
