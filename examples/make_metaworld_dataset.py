@@ -8,6 +8,10 @@
     python examples/make_metaworld_dataset.py --tasks=push-v3,reach-v3,drawer-open-v3,door-open-v3 --episodes=25 \\
         --with_actions=false --with_state=false --noise=0.2 --seed=5000 --repo_id=local/play --root=data/play
 
+    # video of another body under another camera, every frame exact
+    python examples/make_metaworld_dataset.py --tasks=push-v3 --episodes=50 --with_actions=false --with_state=false \\
+        --body=hidden --camera_shift=20 --distractors=4 --video=false --size=64 --repo_id=local/hand --root=data/hand
+
 The images and the state have the keys and shapes of `--env.type=lawm_metaworld` with the same `size` and `camera`.
 """
 
@@ -20,6 +24,7 @@ from tqdm import tqdm
 
 from lawm_lerobot.envs.configuration_metaworld import (
     check_size,
+    check_variation,
     parse_cameras,
     parse_tasks,
     require_metaworld,
@@ -36,6 +41,9 @@ class MakeMetaworldDatasetConfig:
     camera: str = "corner2"  # one or more of Meta-World's cameras, comma-separated
     with_actions: bool = True  # false makes a dataset to pretrain on
     with_state: bool = True
+    video: bool = (
+        True  # false stores the exact frames, as PNG: 9 times the size, single ones load twice as fast
+    )
     noise: float = (
         0.0  # standard deviation of Gaussian noise on the executed hand motion, whose range is [-1, 1]
     )
@@ -46,6 +54,11 @@ class MakeMetaworldDatasetConfig:
     frames_after_success: int = 5  # frames recorded after the first success
     fps: int = 80  # Meta-World's own rate
     shadows: bool = False  # as LeRobot draws them; much slower without a GPU
+    camera_shift: float = (
+        0.0  # degrees that the camera is turned around the workspace, anticlockwise from above
+    )
+    distractors: int = 0  # coloured things on the table that have no part in the task
+    body: str = "sawyer"  # or hidden (the gripper alone), recoloured, rescaled (thicker links)
     workers: int = (
         2  # processes that simulate and draw; 0 does it in this one. The dataset does not depend on it
     )
@@ -57,6 +70,7 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
     tasks = [task for group in parse_tasks(cfg.tasks, flag="--tasks").values() for task in group]
     cameras = parse_cameras(cfg.camera, flag="--camera")
     check_size(cfg.size, flag="--size")
+    check_variation(cfg.camera_shift, cfg.distractors, cfg.body, cameras, prefix="--")
     require_metaworld()
 
     from lawm_lerobot.envs.recording import (
@@ -75,6 +89,9 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
         size=cfg.size,
         cameras=cameras,
         shadows=cfg.shadows,
+        camera_shift=cfg.camera_shift,
+        distractors=cfg.distractors,
+        body=cfg.body,
         noise=cfg.noise,
         record_executed=cfg.record_executed,
         max_steps=cfg.max_steps,
@@ -89,6 +106,7 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
         fps=cfg.fps,
         with_actions=cfg.with_actions,
         with_state=cfg.with_state,
+        video=cfg.video,
     )
     print(f"{len(tasks) * cfg.episodes} episodes, {frames} frames: {root}")
 

@@ -1,6 +1,7 @@
 """The quick Meta-World environment and the dataset recorder, with the real simulator at 32 pixels."""
 
 import importlib.util
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from lerobot.envs.metaworld import MetaworldEnv
 from lerobot.policies import PreTrainedPolicy
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.scripts.lerobot_eval import eval_policy, rollout
+from training import pretrain, run_command
 
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
-from lawm_lerobot.envs.configuration_metaworld import require_metaworld
+from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, require_metaworld
 from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
 from lawm_lerobot.envs.recording import Episode, record_expert_episodes, write_dataset
 
@@ -217,11 +219,21 @@ def test_several_tasks_and_groups():
         ("size", 33, "image size 33 .*--env.size"),
         ("obs_type", "state", "unknown observation type 'state': set --env.obs_type"),
         ("episode_length", 0, "--env.episode_length"),
+        ("camera_shift", float("nan"), "nan is not between -180 and 180 degrees: change --env.camera_shift"),
+        ("distractors", -1, "-1 distractors is not between 0 and 20: change --env.distractors"),
+        ("body", "human", "unknown body 'human': set --env.body to one of sawyer, hidden, "),
     ],
 )
 def test_wrong_flags_are_a_sentence(flag, value, says):
     with pytest.raises(DecodingError, match=says):
         LawmMetaworldEnvConfig(**{flag: value})
+
+
+def test_a_camera_on_the_gripper_does_not_shift():
+    with pytest.raises(
+        DecodingError, match=r"--env.camera_shift=0, or --env.camera to one or more of topview"
+    ):
+        LawmMetaworldEnvConfig(camera="gripperPOV", camera_shift=10)
 
 
 def test_lerobots_commands_print_that_sentence(monkeypatch, capsys):
@@ -244,6 +256,130 @@ def test_a_missing_simulator_is_a_sentence(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "lerobot_policy_lawm\[metaworld\]"'):
         require_metaworld()
+
+
+# ---- variations of the pictures ---------------------------------------------------------------------------------
+
+
+@dataclass
+class _Watched:
+    """An episode of the scripted expert, at 64 pixels."""
+
+    pictures: np.ndarray  # (n, 64, 64, 3) int
+    numbers: np.ndarray  # (n, 6): state, reward, success
+
+    @property
+    def red(self) -> np.ndarray:
+        """(n, 64, 64) bool: the arm, in its own colour."""
+        return self.pictures[..., 0] > 2.5 * self.pictures[..., 1:].max(axis=-1)
+
+    @property
+    def cyan(self) -> np.ndarray:
+        """(n, 64, 64) bool: the left finger."""
+        return self.pictures[..., 1:].min(axis=-1) > 2 * self.pictures[..., 0]
+
+
+def _watch(task: str, **variation) -> _Watched:
+    config = LawmMetaworldEnvConfig(task=task, size=64, **variation)
+    env = LawmMetaworldEnv(task, **config.gym_kwargs)
+    env.reset(seed=3)
+    pictures, numbers, success = [], [], False
+    while not success:
+        observation, reward, success, truncated, _ = env.step(env.expert_action())
+        assert not truncated, "the expert failed"
+        pictures.append(observation["pixels"]["corner2"].astype(int))
+        numbers.append([*observation["agent_pos"], reward, success])
+    env.close()
+    return _Watched(np.stack(pictures), np.array(numbers))
+
+
+@pytest.fixture(scope="module", params=["push-v3", "drawer-open-v3"])
+def plain(request) -> tuple[str, _Watched]:
+    return request.param, _watch(request.param)
+
+
+def test_another_body_changes_only_the_arms_pixels(plain):
+    task, sawyer = plain
+    bodies = {body: _watch(task, body=body) for body in ("hidden", "recoloured", "rescaled")}
+    for watched in bodies.values():
+        np.testing.assert_array_equal(watched.numbers, sawyer.numbers)
+        # The gripper is where it was, and nothing of the arm is in front of it that was not there before.
+        assert watched.cyan[sawyer.cyan].mean() > 0.95
+        assert sawyer.cyan.any(axis=(1, 2)).all()
+    changed = {body: (watched.pictures != sawyer.pictures).any(axis=-1) for body, watched in bodies.items()}
+    area = sawyer.red.mean()
+
+    assert changed["hidden"][sawyer.red].mean() > 0.9
+    assert bodies["hidden"].red.mean() < 0.1 * area  # the gripper's own
+
+    blue = bodies["recoloured"].pictures[..., 2] > 1.5 * bodies["recoloured"].pictures[..., 0]
+    assert blue[changed["recoloured"]].mean() > 0.95
+    assert sawyer.red[changed["recoloured"]].mean() > 0.9
+    assert 0.9 * area < changed["recoloured"].mean() < 1.2 * area
+
+    assert bodies["rescaled"].red[sawyer.red].mean() > 0.9
+    assert bodies["rescaled"].red.mean() > 1.2 * area
+
+
+def test_distractors_only_add_things_to_the_picture(plain):
+    task, sawyer = plain
+    crowded = _watch(task, distractors=6)
+    np.testing.assert_array_equal(crowded.numbers, sawyer.numbers)
+    np.testing.assert_array_equal(crowded.red[sawyer.red], True)  # behind the arm, as this camera sees it
+    changed = (crowded.pictures != sawyer.pictures).any(axis=-1)  # (n, 64, 64)
+    assert 0.002 < changed.mean() < 0.05
+    # They stand still: where the first picture shows them, so do the others, unless the arm passes in front.
+    there = changed[0] & ~sawyer.red.any(axis=0) & ~sawyer.cyan.any(axis=0)
+    assert changed[:, there].mean() > 0.9
+
+
+def test_distractors_follow_the_seed_and_keep_clear_of_the_task():
+    env = LawmMetaworldEnv("push-v3", size=SIZE, distractors=6)
+
+    def reset(seed: int | None) -> np.ndarray:
+        env.reset(seed=seed)
+        puck, goal = env._env.obj_init_pos[:2], env._env._target_pos[:2]
+        places = np.stack([position for _, _, position, _, _ in env._distractors])
+        for part in (0, 0.5, 1):
+            assert np.linalg.norm(places[:, :2] - puck - part * (goal - puck), axis=1).min() > 0.05
+        assert np.linalg.norm(places[:, None] - places, axis=-1)[~np.eye(6, dtype=bool)].min() > 0.04
+        return places
+
+    first, other, unseeded, again = reset(3), reset(4), reset(None), reset(3)
+    env.close()
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.05
+    assert np.abs(other - unseeded).max() > 0.05
+
+
+@pytest.mark.parametrize(("task", "height"), [("push-v3", 0.0), ("hand-insert-v3", 0.05)])
+def test_distractors_stand_on_the_table(task, height):
+    env = LawmMetaworldEnv(task, size=SIZE, distractors=6)
+    env.reset(seed=3)
+    bottoms = [position[2] - size[2] for _, size, position, _, _ in env._distractors]
+    env.close()
+    np.testing.assert_allclose(bottoms, height, atol=1e-6)
+
+
+def test_a_shifted_camera_still_looks_at_the_table(plain):
+    task, sawyer = plain
+    shifted = _watch(task, camera_shift=20)
+    np.testing.assert_array_equal(shifted.numbers, sawyer.numbers)
+    assert (shifted.pictures != sawyer.pictures).any(axis=-1).mean() > 0.2
+
+    def views(degrees: float) -> tuple[np.ndarray, np.ndarray]:
+        """Where the middle of the table is as the cameras see it, (4, 3), and the cameras' bearing from it, (4,)."""
+        env = LawmMetaworldEnv(task, size=SIZE, camera_shift=degrees)
+        env.reset(seed=0)
+        data, middle = env._env.data, np.array([0.0, 0.6, 0.0])
+        away = np.stack([data.camera(name).xpos for name in FIXED_CAMERAS]) - middle
+        rotations = np.stack([data.camera(name).xmat.reshape(3, 3) for name in FIXED_CAMERAS])
+        env.close()
+        return np.einsum("kji,kj->ki", rotations, -away), np.degrees(np.arctan2(away[:, 1], away[:, 0]))
+
+    (seen, bearing), (seen_shifted, bearing_shifted) = views(0), views(20)
+    np.testing.assert_allclose(seen, seen_shifted, atol=1e-6)
+    np.testing.assert_allclose((bearing_shifted - bearing) % 360, 20, atol=1e-4)
 
 
 # ---- recording --------------------------------------------------------------------------------------------------
@@ -355,6 +491,25 @@ def test_unlabelled_dataset_has_the_same_frames(datasets):
     assert len(unlabelled) == len(labelled)
     for i in (0, len(labelled) // 2, len(labelled) - 1):
         torch.testing.assert_close(unlabelled[i][IMAGE], labelled[i][IMAGE], rtol=0, atol=0)
+
+
+def test_varied_pictures_in_parquet_train(tmp_path):
+    """No video: every frame is exact, and LeRobot's training reads it."""
+    root = tmp_path / "hand"
+    flags = ("--episodes=2", "--seed=3", "--workers=0", f"--size={SIZE}", "--with_actions=false")
+    flags += ("--body=hidden", "--camera_shift=-10", "--distractors=3", "--tasks=reach-v3", "--video=false")
+    run_command(runpy.run_path(str(MAKER))["main"], "--repo_id=test/hand", f"--root={root}", *flags)
+    assert sorted(path.name for path in root.iterdir()) == ["data", "meta"]
+    dataset = LeRobotDataset("test/hand", root=root)
+    env = LawmMetaworldEnv("reach-v3", size=SIZE, body="hidden", camera_shift=-10, distractors=3)
+    for episode in range(2):
+        picture = env.reset(seed=3 + episode)[0]["pixels"]["corner2"]
+        recorded = dataset[dataset.meta.episodes["dataset_from_index"][episode]][IMAGE]
+        np.testing.assert_array_equal((recorded * 255).round().permute(1, 2, 0).numpy(), picture)
+    env.close()
+    losses = [float(step["loss"]) for step in pretrain(root, tmp_path / "run").metrics()]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
 
 
 def test_the_maker_refuses_in_one_sentence(datasets):

@@ -5,6 +5,8 @@ Imported at every `lerobot-train --help`, so nothing here imports metaworld or m
 
 import importlib.util
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,12 @@ ACTION_DIM = 4  # hand displacement x, y, z and gripper effort, each in [-1, 1]
 STATE_DIM = 4  # hand position x, y, z in metres and gripper opening in [0, 1]
 
 # The cameras of Meta-World's scene file. Kept here so that a wrong name is refused before MuJoCo is imported.
-CAMERAS = ("topview", "corner", "corner2", "corner3", "behindGripper", "gripperPOV")
+FIXED_CAMERAS = ("topview", "corner", "corner2", "corner3")
+CAMERAS = (*FIXED_CAMERAS, "behindGripper", "gripperPOV")
+
+# What the arm looks like: see LawmMetaworldEnv.
+BODIES = ("sawyer", "hidden", "recoloured", "rescaled")
+MAX_DISTRACTORS = 20  # more leave no room on the table
 
 
 @cache
@@ -74,6 +81,27 @@ def check_size(size: int, flag: str = "--env.size") -> None:
         raise ValueError(f"image size {size} is not an even number of at least 16 pixels: change {flag}")
 
 
+def check_variation(
+    camera_shift: float, distractors: int, body: str, cameras: Iterable[str], prefix: str = "--env."
+) -> None:
+    """Refuse a change of the pictures that does not exist; ValueError names `prefix` and the flag to change."""
+    if not math.isfinite(camera_shift) or abs(camera_shift) > 180:
+        raise ValueError(
+            f"a camera shift of {camera_shift} is not between -180 and 180 degrees: change {prefix}camera_shift"
+        )
+    if camera_shift and not set(cameras) & set(FIXED_CAMERAS):
+        raise ValueError(
+            f"the cameras on the gripper do not shift: set {prefix}camera_shift=0, or {prefix}camera to one or more of "
+            f"{', '.join(FIXED_CAMERAS)}"
+        )
+    if not 0 <= distractors <= MAX_DISTRACTORS:
+        raise ValueError(
+            f"{distractors} distractors is not between 0 and {MAX_DISTRACTORS}: change {prefix}distractors"
+        )
+    if body not in BODIES:
+        raise ValueError(f"unknown body {body!r}: set {prefix}body to one of {', '.join(BODIES)}")
+
+
 def require_metaworld() -> None:
     """Raise ImportError with the command that installs the simulator, if it is not installed."""
     missing = [name for name in ("metaworld", "mujoco") if importlib.util.find_spec(name) is None]
@@ -103,6 +131,11 @@ class LawmMetaworldEnvConfig(EnvConfig):
         shadows: render shadows, reflections and 4x multisampling as LeRobot's environment does; about ten times
             slower on a CPU.
         fps: frame rate written into evaluation videos. Meta-World steps 80 times a simulated second.
+        camera_shift: degrees by which the fixed cameras are turned around the workspace, anticlockwise from above.
+        distractors: small coloured things that stand on the table without a part in the task, 0 to 20.
+        body: what the arm looks like: `sawyer`, `hidden` (the gripper alone), `recoloured` or `rescaled`.
+
+    The last three change the pictures and nothing else: one seed gives the same states, rewards and success.
     """
 
     task: str = "push-v3"
@@ -112,6 +145,9 @@ class LawmMetaworldEnvConfig(EnvConfig):
     episode_length: int = 500
     obs_type: str = "pixels_agent_pos"
     shadows: bool = False
+    camera_shift: float = 0.0
+    distractors: int = 0
+    body: str = "sawyer"
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=dict)
 
@@ -137,6 +173,7 @@ class LawmMetaworldEnvConfig(EnvConfig):
         parse_tasks(self.task)
         parse_cameras(self.camera)
         check_size(self.size)
+        check_variation(self.camera_shift, self.distractors, self.body, parse_cameras(self.camera))
         if self.obs_type not in ("pixels_agent_pos", "pixels"):
             raise ValueError(
                 f"unknown observation type {self.obs_type!r}: set --env.obs_type to pixels_agent_pos or pixels"
@@ -153,6 +190,9 @@ class LawmMetaworldEnvConfig(EnvConfig):
             "cameras": parse_cameras(self.camera),
             "obs_type": self.obs_type,
             "shadows": self.shadows,
+            "camera_shift": self.camera_shift,
+            "distractors": self.distractors,
+            "body": self.body,
             "episode_length": self.episode_length,
             "fps": self.fps,
         }

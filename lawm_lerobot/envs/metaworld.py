@@ -11,7 +11,8 @@ the median of four interleaved rounds:
     this                  96                  102
     this                  64                  104
 
-What is left is the arm's 67 000 triangles (9 ms) and the physics (1 ms), so smaller pictures gain no more.
+What is left is the arm's 67 000 triangles (9 ms) and the physics (1 ms), so smaller pictures gain no more, and
+body="hidden" doubles the steps.
 """
 
 import atexit
@@ -49,7 +50,7 @@ from lerobot.envs.metaworld import MetaworldEnv
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-from lawm_lerobot.envs.configuration_metaworld import STATE_DIM
+from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, STATE_DIM, check_variation
 
 # Said by the scripted experts at nearly every step: their raw actions are larger than 1. expert_action() clips them.
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", module="metaworld")
@@ -59,6 +60,25 @@ UPSIDE_DOWN_CAMERAS = ("corner", "corner2", "corner3")
 
 # Closer than in Meta-World's scene file; LeRobot moves the camera to the same place, and so do its public datasets.
 CORNER2_POSITION = (0.75, 0.075, 0.7)  # metres
+
+WORKSPACE_CENTRE = (0.0, 0.6)  # x, y in metres
+# Where distractors stand, and the places tried for each before one too close to something else is taken.
+DISTRACTOR_AREA = ((-0.35, 0.4), (0.35, 0.9))  # lowest and highest x, y in metres
+DISTRACTOR_TRIALS = 200
+DISTRACTOR_SHAPES = (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE)
+# Not red, green or blue, the colours of Meta-World's goal markers.
+DISTRACTOR_COLOURS = (
+    (0.9, 0.8, 0.1),
+    (0.95, 0.5, 0.1),
+    (0.95, 0.5, 0.7),
+    (0.5, 0.1, 0.6),
+    (0.95, 0.95, 0.95),
+)
+# Bodies of Meta-World's scene files that are the same in every task; the others, with their parts, are the task's.
+SCENE_BODIES = ("", "tablelink", "RetainingWall", "base", "mocap")
+
+RECOLOURED = (0.1, 0.25, 0.7)  # in place of Sawyer's red
+RESCALED = 1.5  # thickness of the links; their length stays. Thinner ones come apart at the joints
 
 
 class LawmMetaworldEnv(MetaworldEnv):
@@ -73,6 +93,16 @@ class LawmMetaworldEnv(MetaworldEnv):
     The simulation and its graphics context are made at the first `reset`, that is in the worker process of an
     `AsyncVectorEnv`, and made again if the environment is used after `close` (as `lerobot-train` does between two
     evaluations).
+
+    Three arguments change the pictures only; the states, rewards and success of a seed stay the same:
+        camera_shift: degrees by which the fixed cameras are turned around the vertical axis through the workspace's
+            centre, anticlockwise from above: the tripod stands elsewhere and still looks at the table. Cameras on the
+            gripper stay there.
+        distractors: how many boxes, cylinders and spheres, 3 to 6 cm wide, stand on the table, at other places in
+            other colours in every episode; one seed gives the same. They keep clear of the task's objects and of the
+            line from object to goal where there is room. Nothing collides with them.
+        body: `sawyer`; `hidden`, the gripper alone, as a hand that moves things; `recoloured`, blue links;
+            `rescaled`, links half as thick again. The gripper is always Sawyer's.
     """
 
     metadata: dict[str, Any]
@@ -88,7 +118,11 @@ class LawmMetaworldEnv(MetaworldEnv):
         shadows: bool = False,
         episode_length: int = 500,
         fps: int = 80,
+        camera_shift: float = 0.0,
+        distractors: int = 0,
+        body: str = "sawyer",
     ):
+        check_variation(camera_shift, distractors, body, cameras, prefix="")
         super().__init__(
             task,
             camera_name=cameras[0],
@@ -100,11 +134,15 @@ class LawmMetaworldEnv(MetaworldEnv):
         )
         self.cameras = tuple(cameras)
         self.shadows = shadows
+        self.camera_shift = camera_shift
+        self.distractors = distractors
+        self.body = body
         self.metadata = {**self.metadata, "render_fps": fps}
         self._max_episode_steps = episode_length  # read by LeRobot's rollout()
         self._steps = 0
         self._pixels: dict[str, np.ndarray] = {}
         self._raw_obs: np.ndarray | None = None
+        self._distractors: list[tuple] | None = None  # mjv_initGeom's arguments; None: not yet placed
         self._renderer: mujoco.Renderer | None = None
 
         images = gym.spaces.Dict(dict.fromkeys(self.cameras, self.observation_space["pixels"]))
@@ -123,12 +161,16 @@ class LawmMetaworldEnv(MetaworldEnv):
         env.seeded_rand_vec = True  # ... drawn from the generator that reset(seed=...) seeds
         env.max_path_length = sys.maxsize  # step() decides when an episode ends
         env.model.camera("corner2").pos = CORNER2_POSITION
+        _shift_cameras(env.model, self.camera_shift)
+        _change_body(env.model, self.body)
         self._env = env
 
     def _format_raw_obs(self, raw_obs: np.ndarray) -> dict[str, Any]:
         # After a reset, the goal marker's place is in the model but not yet in the data that is drawn.
         mujoco.mj_kinematics(self._env.model, self._env.data)
         mujoco.mj_camlight(self._env.model, self._env.data)
+        if self.distractors and self._distractors is None:
+            self._distractors = self._place_distractors()
         self._raw_obs = raw_obs
         self._pixels = {name: self._draw(name) for name in self.cameras}
         observation: dict[str, Any] = {"pixels": self._pixels}
@@ -138,6 +180,7 @@ class LawmMetaworldEnv(MetaworldEnv):
 
     def reset(self, seed: int | None = None, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self._steps = 0
+        self._distractors = None
         return super().reset(seed=seed, **kwargs)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -155,6 +198,43 @@ class LawmMetaworldEnv(MetaworldEnv):
         """What Meta-World's scripted expert does now: (4,) float32, clipped to [-1, 1]. It sees the exact state."""
         return np.clip(self.expert_policy.get_action(self._raw_obs), -1.0, 1.0).astype(np.float32)
 
+    def _place_distractors(self) -> list[tuple]:
+        # A child of the generator, because the simulation draws its positions from the same seed's plain stream.
+        random = self.np_random.spawn(1)[0]
+        taken = self._taken_places()
+        distractors: list[tuple] = []
+        for _ in range(self.distractors):
+            size = random.uniform(0.015, 0.03)  # half the width
+            trials = random.uniform(*DISTRACTOR_AREA, size=(DISTRACTOR_TRIALS, 2))  # (trials, 2)
+            gaps = np.linalg.norm(trials[:, None] - taken[:, :2], axis=-1) - taken[:, 2] - 1.5 * size
+            # The first free one or, if there is none, the one with the least overlap.
+            place = trials[np.minimum(gaps.min(axis=1), 0).argmax()]
+            taken = np.vstack([taken, [*place, 1.5 * size]])
+            shape = DISTRACTOR_SHAPES[random.integers(len(DISTRACTOR_SHAPES))]
+            rgba = np.array([*DISTRACTOR_COLOURS[random.integers(len(DISTRACTOR_COLOURS))], 1], np.float32)
+            position, rotation = np.array([*place, self._table_height(place) + size]), np.eye(3).ravel()
+            distractors.append((shape, np.full(3, size), position, rotation, rgba))
+        return distractors
+
+    def _table_height(self, place: np.ndarray) -> float:
+        """z in metres of what is drawn at x, y: 0, or 0.05 in the tasks whose table has a hole."""
+        start, down, groups = (
+            0.1,
+            np.array([0.0, 0, -1]),
+            np.array([1, 1, 1, 0, 0, 0], np.uint8),
+        )  # below the hand
+        where = self._env.model, self._env.data, np.array([*place, start])
+        return start - mujoco.mj_ray(*where, down, groups, 1, -1, np.empty(1, np.int32))
+
+    def _taken_places(self) -> np.ndarray:
+        """(n, 3): x, y and radius in metres of the task's objects, and of the way from the object to the goal."""
+        model, data = self._env.model, self._env.data
+        roots = model.body_rootid[model.geom_bodyid]  # (geoms,)
+        geoms = [i for i, root in enumerate(roots) if root and model.body(root).name not in SCENE_BODIES]
+        objects = np.column_stack([data.geom_xpos[geoms, :2], model.geom_rbound[geoms]])
+        way = np.linspace(self._env.obj_init_pos[:2], self._env._target_pos[:2], 9)
+        return np.vstack([objects, np.column_stack([way, np.full(len(way), 0.05)])])
+
     # ---- pictures ---------------------------------------------------------------------------------------------
 
     def _draw(self, camera: str) -> np.ndarray:
@@ -163,6 +243,12 @@ class LawmMetaworldEnv(MetaworldEnv):
             _open_renderers.add(self._renderer)
             _close_renderers_at_exit()
         self._renderer.update_scene(self._env.data, camera=camera)
+        # Into the picture, not into the model, where a body more would change the simulation.
+        scene = self._renderer.scene
+        for distractor in self._distractors or ():
+            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], *distractor)
+            scene.geoms[scene.ngeom].category = mujoco.mjtCatBit.mjCAT_DYNAMIC  # casts a shadow
+            scene.ngeom += 1
         image = self._renderer.render()
         if camera in UPSIDE_DOWN_CAMERAS:
             image = np.ascontiguousarray(image[::-1, ::-1])
@@ -201,6 +287,53 @@ class LawmMetaworldEnv(MetaworldEnv):
         super().close()
         self._env = None
         self._pixels = {}
+
+
+def _shift_cameras(model: mujoco.MjModel, degrees: float) -> None:
+    angle = np.radians(degrees)
+    turn = np.array([np.cos(angle / 2), 0, 0, np.sin(angle / 2)])  # quaternion w, x, y, z
+    centre = np.array([*WORKSPACE_CENTRE, 0])
+    for name in FIXED_CAMERAS if degrees else ():
+        camera = model.camera(name)
+        position, orientation = np.empty(3), np.empty(4)
+        mujoco.mju_rotVecQuat(position, camera.pos - centre, turn)
+        mujoco.mju_mulQuat(orientation, turn, camera.quat)
+        camera.pos, camera.quat = position + centre, orientation
+
+
+def _subtree(model: mujoco.MjModel, root: str) -> np.ndarray:
+    """(bodies,) bool: the body of this name and everything that hangs on it."""
+    inside = np.zeros(model.nbody, bool)
+    for i, parent in enumerate(model.body_parentid):  # parents come first
+        inside[i] = inside[parent] or model.body(i).name == root
+    return inside
+
+
+def _change_body(model: mujoco.MjModel, body: str) -> None:
+    """Change how the robot above its gripper is drawn. Call it before a renderer is made, which copies the meshes."""
+    root = "base" if body == "hidden" else "right_arm_base_link"  # with its pedestal or without
+    robot = _subtree(model, root)  # (bodies,)
+    robot &= ~_subtree(model, "right_hand")
+    geoms = robot[model.geom_bodyid]  # (geoms,)
+    if body == "hidden":
+        model.geom_rgba[geoms, 3] = 0
+        model.site_rgba[robot[model.site_bodyid], 3] = 0
+    elif body == "recoloured":
+        model.geom_rgba[geoms, :3] = RECOLOURED
+    elif body == "rescaled":
+        # Meshes that collide with something keep their shape.
+        solid = (model.geom_contype | model.geom_conaffinity).astype(bool)
+        for i in np.flatnonzero(geoms & ~solid & (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH)):
+            mesh = model.geom_dataid[i]
+            first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+            vertices = model.mesh_vert[first : first + count]
+            first, count = model.mesh_normaladr[mesh], model.mesh_normalnum[mesh]
+            normals = model.mesh_normal[first : first + count]
+            scale = np.full(3, RESCALED)
+            scale[model.geom_size[i].argmax()] = 1  # along the link
+            vertices *= scale
+            normals /= scale
+            normals /= np.linalg.norm(normals, axis=1, keepdims=True)
 
 
 # A renderer left open at exit makes mujoco print tracebacks, because it ends the display before its contexts. Exit

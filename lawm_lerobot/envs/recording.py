@@ -59,6 +59,9 @@ def record_expert_episodes(
     size: int = 128,
     cameras: Iterable[str] = ("corner2",),
     shadows: bool = False,
+    camera_shift: float = 0.0,
+    distractors: int = 0,
+    body: str = "sawyer",
     noise: float = 0.0,
     record_executed: bool = False,
     max_steps: int = 500,
@@ -71,7 +74,7 @@ def record_expert_episodes(
     Args:
         tasks: Meta-World v3 task names.
         seed: episode k of every task resets with `seed + k`.
-        size, cameras, shadows: as in `LawmMetaworldEnv`.
+        size, cameras, shadows, camera_shift, distractors, body: as in `LawmMetaworldEnv`.
         noise: standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
             [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
         record_executed: record the noisy action that moved the arm. By default the expert's clean action is
@@ -88,9 +91,15 @@ def record_expert_episodes(
     require_metaworld()
     record = partial(
         _record_episode,
-        size=size,
-        cameras=tuple(cameras),
-        shadows=shadows,
+        env_arguments={
+            "size": size,
+            "cameras": tuple(cameras),
+            "shadows": shadows,
+            "episode_length": max_steps,
+            "camera_shift": camera_shift,
+            "distractors": distractors,
+            "body": body,
+        },
         noise=noise,
         record_executed=record_executed,
         max_steps=max_steps,
@@ -149,20 +158,18 @@ def _record_episode(
     task: str,
     seed: int,
     *,
-    size: int,
-    cameras: tuple[str, ...],
-    shadows: bool,
+    env_arguments: dict[str, Any],
     noise: float,
     record_executed: bool,
     max_steps: int,
     frames_after_success: int,
     attempts: int,
 ) -> Episode:
-    env = _get_env(task=task, size=size, cameras=cameras, shadows=shadows, episode_length=max_steps)
+    env = _get_env(task=task, **env_arguments)
     for attempt in range(attempts):
         env_seed = seed + attempt * RETRY_SEED_STEP
         noise_generator = np.random.default_rng([env_seed, *task.encode()])
-        images: dict[str, list[np.ndarray]] = {camera: [] for camera in cameras}
+        images: dict[str, list[np.ndarray]] = {camera: [] for camera in env.cameras}
         states, actions = [], []
         steps_left, success = max_steps, False
 
@@ -173,7 +180,7 @@ def _record_episode(
             executed[:3] += noise * noise_generator.standard_normal(3)
             executed = executed.clip(-1.0, 1.0).astype(np.float32)
 
-            for camera in cameras:
+            for camera in env.cameras:
                 images[camera].append(observation["pixels"][camera])
             states.append(observation["agent_pos"].astype(np.float32))
             actions.append(executed if record_executed else wanted)
@@ -219,6 +226,7 @@ def write_dataset(
     fps: int,
     with_actions: bool = True,
     with_state: bool = True,
+    video: bool = True,
 ) -> int:
     """Write episodes as a LeRobotDataset v3 under `root` and return how many frames it has.
 
@@ -229,6 +237,9 @@ def write_dataset(
         episodes: at least one; all with the same cameras and image size.
         with_actions: False leaves out `action`, which makes a dataset to pretrain on.
         with_state: False leaves out `observation.state`.
+        video: False stores every frame as a PNG in the parquet files: the exact pictures, no decoder needed. Measured
+            at 64 pixels, one thread, pyav: 9 times the size; one frame loads in 2.2 ms in place of 3.9, a clip of 9 in
+            4.9 in place of 6.4, and with the state's history in 9.6 in place of 8.6 (LeRobot's lookups, not the PNG).
 
     Raises:
         FileExistsError: if `root` exists.
@@ -245,7 +256,9 @@ def write_dataset(
     try:
         for episode in episodes:
             if dataset is None:
-                dataset = _create_dataset(repo_id, partial_root, fps, episode, with_actions, with_state)
+                dataset = _create_dataset(
+                    repo_id, partial_root, fps, episode, with_actions, with_state, video
+                )
             for i in range(len(episode.state)):
                 frame = {f"{OBS_IMAGES}.{camera}": images[i] for camera, images in episode.images.items()}
                 if with_state:
@@ -258,6 +271,9 @@ def write_dataset(
         if dataset is None:
             raise ValueError("there are no episodes to write: raise --episodes")
         dataset.finalize()
+        shutil.rmtree(
+            partial_root / "images", ignore_errors=True
+        )  # the writer's empty folders, without video
         os.rename(partial_root, root)
     except BaseException:  # Ctrl-C too
         try:
@@ -270,12 +286,12 @@ def write_dataset(
 
 
 def _create_dataset(
-    repo_id: str, root: Path, fps: int, episode: Episode, with_actions: bool, with_state: bool
+    repo_id: str, root: Path, fps: int, episode: Episode, with_actions: bool, with_state: bool, video: bool
 ) -> LeRobotDataset:
     features = {}
     for camera, images in episode.images.items():
         features[f"{OBS_IMAGES}.{camera}"] = {
-            "dtype": "video",
+            "dtype": "video" if video else "image",
             "shape": images.shape[1:],
             "names": ["height", "width", "channels"],
         }
@@ -291,6 +307,7 @@ def _create_dataset(
         features,
         root=root,
         robot_type="metaworld_sawyer",
+        use_videos=video,
         # Key frames two apart and a stream that is quick to decode: training reads short clips at random places.
         rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2, crf=20, fast_decode=1),
         # Frames go straight to the encoder. Its queue drops what does not fit, so it holds a whole episode.
