@@ -35,6 +35,8 @@ def example(**changes: object) -> LawmActConfig:
         "idm": InverseDynamicsConfig(size="test", random_shift=1, context=2),
         "pretraining_lr": 1e-3,
         "health_freq": 7,
+        "base_path": "plain",
+        "base_revision": "v1",
         "dataset_fps": 12,
         "transferred_from": "somewhere",
     }
@@ -61,7 +63,7 @@ def test_example_has_no_field_of_lawm_at_its_default() -> None:
     own = {f.name for f in fields(LawmActConfig)} - {f.name for f in fields(ACTConfig)}
     assert own == {
         *("stage", "latent_action", "world_model", "idm"),
-        *("pretraining_lr", "health_freq", "dataset_fps", "transferred_from"),
+        *("pretraining_lr", "health_freq", "base_path", "base_revision", "dataset_fps", "transferred_from"),
     }
     assert not [name for name in own if getattr(config, name) == getattr(default, name)]
 

@@ -13,16 +13,18 @@ import yaml
 from draccus.utils import ParsingError
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig, parser
 from lerobot.optim import OptimizerConfig
-from lerobot.utils.constants import ACTION, OBS_IMAGES
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from lawm_lerobot.pretraining.checkpoints import read_policy_config
-from lawm_lerobot.pretraining.latent_action import LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import EMBODIMENT, LabelsConfig, LatentActionConfig
 from lawm_lerobot.world_models.configuration import InverseDynamicsConfig, WorldModelConfig
 
 PRETRAIN = "pretrain"
 FINETUNE = "finetune"
 STAGES = (PRETRAIN, FINETUNE)
+#: LeRobot's VLAs fill the cameras of this name, their ``empty_cameras``, themselves.
+EMPTY_CAMERA = f"{OBS_IMAGES}.empty_camera_"
 
 # The mixin sits in front of a LeRobot config in the method resolution order. It must not inherit from
 # PreTrainedConfig at run time: as a dataclass it would then bring PreTrainedConfig's defaults
@@ -46,9 +48,13 @@ class LawmConfig(_Mixin):
         latent_action: The latents, see `LatentActionConfig`.
         world_model: p(x_1..x_H | x_0, z_0..z_{H-1}), a registered choice.
         idm: The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours); unused with ``source=policy``.
+        labels: True actions that shape the latents, see `LabelsConfig`; none by default.
         pretraining_lr: Learning rate of everything trained in the ``pretrain`` stage. Finetuning uses the
             wrapped policy's own.
         health_freq: Training steps between two measurements of the latents' health.
+        base_path: Where pretraining begins: a plain checkpoint of the wrapped type (a directory or a Hub id),
+            instead of random weights.
+        base_revision: Of ``base_path`` on the Hub.
         dataset_fps: Frames per second of the pretraining dataset. Written by pretraining, not by hand.
         transferred_from: The pretraining checkpoint a finetuned policy came from. Written by finetuning:
             after a resumed run LeRobot's own ``pretrained_path`` no longer says it.
@@ -58,13 +64,19 @@ class LawmConfig(_Mixin):
     latent_action: LatentActionConfig = field(default_factory=LatentActionConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig.default)
     idm: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     pretraining_lr: float = 3e-4
     health_freq: int = 25
+    base_path: str | None = None
+    base_revision: str | None = None
     dataset_fps: int | None = None
     transferred_from: str | None = None
 
     #: The LeRobot config that is wrapped.
     plain_class: ClassVar[type[PreTrainedConfig]]
+    #: The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
+    #: none, then gives it one of width 0.
+    needs_state: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,7 +92,11 @@ class LawmConfig(_Mixin):
     # --- what a policy's own config adds -------------------------------------------------------------
 
     def chunk_overrides(self) -> dict[str, Any]:
-        """Fields of the wrapped config that make its action chunk the H latents, and their values."""
+        """Fields of the wrapped config that make its action chunk hold the H latents, and their values.
+
+        A chunk that begins in the past or is longer than H keeps its slots: z_k belongs where an action k steps
+        ahead does, and the others are padding, which no loss may count.
+        """
         raise NotImplementedError
 
     # --- the wrapped policy's configs ----------------------------------------------------------------
@@ -100,19 +116,51 @@ class LawmConfig(_Mixin):
         view = copy.copy(self)
         for name, value in self.chunk_overrides().items():
             setattr(view, name, value)
+        if self.needs_state and self.robot_state_feature is None:
+            nothing = PolicyFeature(type=FeatureType.STATE, shape=(0,))
+            view.input_features = {**(self.input_features or {}), OBS_STATE: nothing}
         return view
+
+    @property
+    def latent_slots(self) -> tuple[int, int]:
+        """Slots of the wrapped policy's chunk before z_0 and after z_{H-1} (none for ACT)."""
+        deltas = super(LawmConfig, self.wrapped_config()).action_delta_indices or []
+        before = deltas.index(0)
+        return before, len(deltas) - before - self.latent_action.horizon
 
     def plain_config(self) -> PreTrainedConfig:
         """The wrapped policy's own config, as a LeRobot without this plugin reads it."""
         values = {f.name: getattr(self, f.name) for f in fields(self.plain_class) if f.init}
         return self.plain_class(**copy.deepcopy(values))
 
+    def read_base(self) -> PreTrainedConfig:
+        """The plain config at ``base_path``.
+
+        Raises:
+            ValueError: If the stage is not ``pretrain``, or the checkpoint not a plain one of the wrapped type.
+        """
+        flag, plain = "--policy.base_path", PreTrainedConfig.get_choice_name(self.plain_class)
+        if not self.pretraining:
+            raise ValueError(
+                f"{flag} begins a pretraining, but --policy.stage is {self.stage!r}: to finetune a plain policy as it "
+                f"is, use LeRobot's own --policy.path={self.base_path}."
+            )
+        found = (read_policy_config(self.base_path, self.base_revision, flag) or {}).get("type")
+        if found != plain:
+            further = (
+                f" (go on from a {self.type} checkpoint with --policy.path)" if found == self.type else ""
+            )
+            raise ValueError(
+                f"{self.base_path} holds a policy of type {found!r}, expected {plain!r}: change {flag}{further}."
+            )
+        return PreTrainedConfig.from_pretrained(str(self.base_path), revision=self.base_revision)
+
     # --- what LeRobot asks a config for --------------------------------------------------------------
 
     @property
     def wrapped_history(self) -> list[int] | None:
         """The wrapped policy's own observation deltas; None if it takes one observation without a time axis."""
-        return super().observation_delta_indices
+        return super(LawmConfig, self.wrapped_config()).observation_delta_indices
 
     @property
     def history_deltas(self) -> list[int]:
@@ -159,11 +207,21 @@ class LawmConfig(_Mixin):
             }
             return
 
+        if EMBODIMENT in features:
+            raise ValueError(
+                f"The dataset pools actions of several embodiments (it has '{EMBODIMENT}'), which no single policy "
+                "can imitate: finetune on one robot's own --dataset.repo_id."
+            )
         if ACTION not in offered:
             raise ValueError(
                 f"The dataset has no 'action' (its features are {', '.join(sorted(features))}), but "
                 "finetuning imitates actions: choose a labelled --dataset.repo_id, or pretrain on this one "
                 "with --policy.stage=pretrain."
+            )
+        if self.needs_state and OBS_STATE not in offered:
+            raise ValueError(
+                f"The dataset has no '{OBS_STATE}' (its features are {', '.join(sorted(features))}), which "
+                f"{self.type} cannot act without: choose another --dataset.repo_id or --policy.type."
             )
         source = read_policy_config(self.pretrained_path, self.pretrained_revision)
         if source is not None and source.get("stage") == PRETRAIN:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lawm_lerobot.pretraining.latent_action import BOTH, INVERSE_DYNAMICS, POLICY, LatentActionConfig
+from lawm_lerobot.pretraining.readout import ActionReadout, LabelBatch
 from lawm_lerobot.world_models.base import WorldModel
 from lawm_lerobot.world_models.latent import LatentNorm, effective_rank, latent_std
 from lawm_lerobot.world_models.networks import masked_mean
 
-#: predict_latents() -> (B,H,Z), with gradient into the policy.
+#: predict_latents() -> (B+L,H,Z), with gradient into the policy: for the batch, then for labelled clips, if any.
 PredictLatents = Callable[[], Tensor]
 #: imitation_loss(latents (B,H,Z)) -> the policy's own training loss on them, and its own metrics.
 ImitationLoss = Callable[[Tensor], tuple[Tensor, dict]]
@@ -29,22 +30,36 @@ class LatentActionPretraining(nn.Module):
         config: Of the latents.
         world_model: p(x_1..x_H | x_0, z_0..z_{H-1}).
         inverse_dynamics: q(z_k | x_k, x_{k+1}, neighbours), None with ``source=policy``.
+        readout: To robot actions, where there are labels.
+        readout_weight: Of its loss.
     """
 
     def __init__(
-        self, config: LatentActionConfig, world_model: WorldModel, inverse_dynamics: nn.Module | None
+        self,
+        config: LatentActionConfig,
+        world_model: WorldModel,
+        inverse_dynamics: nn.Module | None,
+        readout: ActionReadout | None = None,
+        readout_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = config
         self.world_model = world_model
         self.inverse_dynamics = inverse_dynamics
+        self.readout = readout
+        self.readout_weight = readout_weight
         # Standardising over the batch is the constraint on the latents: bounded, and unable to collapse
-        # by shrinking. With source=policy it is the guard that DESIGN names; with source=both the
+        # by shrinking. With source=policy that is the guard against a collapse; with source=both the
         # policy's latents imitate q's, and so share their scale.
         self.latent_norm = LatentNorm(config.dim)
 
     def forward(
-        self, frames: Tensor, valid: Tensor, predict_latents: PredictLatents, imitation_loss: ImitationLoss
+        self,
+        frames: Tensor,
+        valid: Tensor,
+        predict_latents: PredictLatents,
+        imitation_loss: ImitationLoss,
+        labels: LabelBatch | None = None,
     ) -> tuple[Tensor, dict[str, Tensor | float], Tensor]:
         """The whole pretraining loss, over the transitions that lie within their episode.
 
@@ -53,15 +68,22 @@ class LatentActionPretraining(nn.Module):
             valid: (B,H) bool, False where x_{k+1} lies past the episode's end.
             predict_latents: The policy's latents, called where the source needs them.
             imitation_loss: The policy's own training loss on given latents, likewise.
+            labels: True actions of some of these clips, and labelled clips beside them, which only the
+                read-out sees.
 
         Returns:
             The loss (); metrics; and the latents (B,H,Z) that drove the world model, detached.
         """
         loss = frames.new_zeros(())
         metrics: dict[str, Tensor | float] = {}
+        clips = len(frames)
+        # One batch, so that the normalisation of the latents is the same for all clips.
+        every_valid = valid if labels is None else torch.cat([valid, labels.valid])  # (B+L,H)
 
         if self.config.source in (INVERSE_DYNAMICS, BOTH):
-            z = self.infer_latents(frames, valid)  # (B,H,Z)
+            every_frame = frames if labels is None else torch.cat([frames, labels.frames])  # (B+L,T,C,h,w)
+            every_z = self.infer_latents(every_frame, every_valid)  # (B+L,H,Z)
+            z = every_z[:clips]  # (B,H,Z)
             dynamics = self.world_model(frames, self._perturb(z), valid)
             # Stop-gradient: the policy imitates the latents, it must not make them easy to imitate.
             imitation, policy_metrics = imitation_loss(z.detach())
@@ -69,18 +91,35 @@ class LatentActionPretraining(nn.Module):
             loss = loss + self.config.imitation_weight * imitation
             metrics |= {"imitation_loss": imitation.detach(), "world_model_loss": dynamics.loss.detach()}
             metrics |= policy_metrics | dynamics.metrics
+            if labels is not None:
+                loss = loss + self._read_out(every_z, every_valid, labels, metrics, "")
 
         if self.config.source in (POLICY, BOTH):
-            z = predict_latents()  # (B,H,Z)
+            prefix = "policy_" if self.config.source == BOTH else ""
+            every_z = predict_latents()  # (B+L,H,Z)
             if self.config.source == POLICY:
-                z = self.latent_norm(z, valid)
+                every_z = self.latent_norm(every_z, every_valid)
+            z = every_z[:clips]  # (B,H,Z)
             dynamics = self.world_model(frames, self._perturb(z), valid)
             loss = loss + dynamics.loss
-            prefix = "policy_" if self.config.source == BOTH else ""
             figures = {"world_model_loss": dynamics.loss.detach(), **dynamics.metrics}
             metrics |= {f"{prefix}{name}": value for name, value in figures.items()}
+            if labels is not None:
+                loss = loss + self._read_out(every_z, every_valid, labels, metrics, prefix)
 
         return loss, metrics, z.detach()
+
+    def _read_out(
+        self, z: Tensor, valid: Tensor, labels: LabelBatch, metrics: dict[str, Tensor | float], prefix: str
+    ) -> Tensor:
+        """The weighted loss () of telling the true actions from (B+L,H,Z); its gradient shapes the latents."""
+        if self.readout is None:
+            raise RuntimeError("Labels were given to a pretraining module without a read-out.")
+        error, spread = self.readout(z, valid, labels.targets)
+        metrics[f"{prefix}readout_loss"] = error.detach()
+        if not prefix:
+            metrics["readout_r2"] = self.readout.track(error, spread)
+        return self.readout_weight * error
 
     def infer_latents(self, frames: Tensor, valid: Tensor) -> Tensor:
         """q's latents for a clip: frames (B,T,C,h,w), valid (B,H) -> (B,H,Z) of unit variance."""

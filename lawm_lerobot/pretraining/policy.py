@@ -25,16 +25,27 @@ from urllib.error import URLError
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_PREFIX
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_IMAGES,
+    OBS_LANGUAGE,
+    OBS_LANGUAGE_SUBTASK,
+    OBS_PREFIX,
+    OBS_STATE,
+)
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lawm_lerobot.pretraining.checkpoints import read_policy_config
-from lawm_lerobot.pretraining.configuration import FINETUNE, PRETRAIN, LawmConfig
-from lawm_lerobot.pretraining.latent_action import POLICY
+from lawm_lerobot.pretraining.checkpoints import load_weights, read_policy_config, read_weights
+from lawm_lerobot.pretraining.configuration import EMPTY_CAMERA, FINETUNE, PRETRAIN, LawmConfig
+from lawm_lerobot.pretraining.hub_errors import hub_errors
+from lawm_lerobot.pretraining.labels import TrainingLabels
+from lawm_lerobot.pretraining.latent_action import INVERSE_DYNAMICS, POLICY
 from lawm_lerobot.pretraining.objective import LatentActionPretraining
-from lawm_lerobot.pretraining.transfer import Reinitialise, Rule, transfer_tensors
+from lawm_lerobot.pretraining.readout import ActionReadout, LabelBatch
+from lawm_lerobot.pretraining.safety import require_finite
+from lawm_lerobot.pretraining.transfer import KEPT, Reinitialise, Rule, transfer_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +61,7 @@ IGNORED_RATIO = 1.02
 IGNORED_AFTER = 40
 
 if TYPE_CHECKING:
+    from lerobot.configs.train import TrainPipelineConfig
     from lerobot.policies.pretrained import PreTrainedPolicy as _Mixin
 else:
     _Mixin = object
@@ -80,6 +92,7 @@ class LawmPolicy(_Mixin):
         config: LawmConfig,
         dataset_stats: dict[str, dict[str, Any]] | None = None,
         dataset_meta: Any = None,
+        load_base: bool = True,
         **kwargs: Any,
     ) -> None:
         """
@@ -87,11 +100,22 @@ class LawmPolicy(_Mixin):
             config: Of the stage that is wanted.
             dataset_stats: LeRobot's; they tell how camera images were normalised.
             dataset_meta: LeRobot's; present whenever the policy is built for training.
+            load_base: Begin with the weights at `LawmConfig.base_path`; not if a checkpoint's follow.
 
         Raises:
             ConnectionError: If the backbone's published weights cannot be downloaded.
-            ValueError: If no clip of the dataset has a second frame.
+            ValueError: If no clip of the dataset has a second frame; if the latents are to come from a policy whose
+                output passes no gradient; if the base is of another type or does not fit.
         """
+        source = config.latent_action.source
+        if config.pretraining and source != INVERSE_DYNAMICS and not self.differentiable_latents():
+            raise ValueError(
+                f"latent_action.source is {source!r}, but the output of {self.name} passes no gradient: choose "
+                f"--policy.latent_action.source={INVERSE_DYNAMICS}."
+            )
+        base = config.read_base() if load_base and config.base_path else None
+        if base is not None and getattr(config, "pretrained_backbone_weights", None):
+            config.pretrained_backbone_weights = None  # The base has them.
         try:
             super().__init__(
                 config.wrapped_config(), dataset_stats=dataset_stats, dataset_meta=dataset_meta, **kwargs
@@ -111,7 +135,6 @@ class LawmPolicy(_Mixin):
         if dataset_meta is not None:
             _check_stride(config, dataset_meta)
             config.dataset_fps = dataset_meta.fps
-        source = config.latent_action.source
         if source == POLICY and not config.world_model.narrow_door:
             logger.warning(
                 f"The policy's own latents drive a '{config.world_model.type}' world model, which sees the first "
@@ -120,10 +143,19 @@ class LawmPolicy(_Mixin):
             )
         dim, horizon = config.latent_action.dim, config.latent_action.horizon
         size = config.world_model.image_size
+        self._labels: TrainingLabels | None = None
+        if dataset_meta is not None:
+            self._labels = TrainingLabels.load(config, self.camera, self.cameras, dataset_meta, dataset_stats)
+            config.labels.action_dims = self._labels.action_dims if self._labels is not None else []
+        world_model = config.world_model.build(dim, horizon)
+        inverse_dynamics = None if source == POLICY else config.idm.build(dim, size)
+        readout = None
+        if config.labels.action_dims:
+            readout = ActionReadout(dim, config.latent_action.stride, config.labels.action_dims)
+            if self._labels is not None:
+                self._labels.set_statistics(readout)
         self.pretraining = LatentActionPretraining(
-            config.latent_action,
-            config.world_model.build(dim, horizon),
-            None if source == POLICY else config.idm.build(dim, size),
+            config.latent_action, world_model, inverse_dynamics, readout, config.labels.weight
         )
         mean, scale = _pixel_affine(config, self.camera, dataset_stats)
         # Saved with the checkpoint: whoever imagines with it needs no dataset to undo the normalisation.
@@ -136,27 +168,63 @@ class LawmPolicy(_Mixin):
         self._warned: set[str] = set()
         self._policy_grad_norm: Tensor | None = None
         self.latent_head.register_hook(self._note_policy_gradient)
+        if base is not None:
+            weights = read_weights(str(config.base_path), config.base_revision, "--policy.base_path")
+            self._take_over(self.base_names(weights), base, str(config.base_path))
 
     # --- what a policy's own wrapper adds -------------------------------------------------------------
 
     def predict_latents(self, batch: dict[str, Any]) -> Tensor:
-        """The policy's latents for x_0, with gradient: `policy_batch` -> (B,H,Z)."""
+        """The policy's latents for x_0, with gradient: `policy_batch` -> (B,H,Z).
+
+        A policy whose output passes no gradient leaves this out, and can be pretrained with
+        ``latent_action.source=inverse_dynamics`` only.
+        """
         raise NotImplementedError
+
+    @classmethod
+    def differentiable_latents(cls) -> bool:
+        return cls.predict_latents is not LawmPolicy.predict_latents
+
+    def latents_in(self, chunk: Tensor) -> Tensor:
+        """The latents in an action chunk of the wrapped policy: (B,slots,Z) -> (B,H,Z)."""
+        before, _ = self.config.latent_slots
+        return chunk[:, before : before + self.config.latent_action.horizon]
 
     @property
     def latent_head(self) -> nn.Parameter:
         """A weight of the policy's output layer, whose gradient norm is logged."""
         raise NotImplementedError
 
-    def transfer_rules(self, source: LawmConfig) -> Sequence[Rule]:
-        """What does not carry over unchanged from a pretraining checkpoint of config ``source``."""
+    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
+        """What does not carry over unchanged from a checkpoint of another stage.
+
+        Args:
+            source: The config that its network was built from: in pretraining a `LawmConfig.wrapped_config`, of
+                a base the plain config. This policy's is ``self.config.wrapped_config()``.
+        """
         raise NotImplementedError
 
+    def base_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A plain checkpoint's tensors under the names of today, as the wrapped type's own loader gives them."""
+        return weights
+
     def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Last changes to a batch before the wrapped policy gets it; none by default."""
-        return batch
+        """Last changes to a batch before the wrapped policy gets it: without a state, one of width 0.
+
+        LeRobot's policies read the device or the shape of ``observation.state`` even where its numbers are unused.
+        """
+        if OBS_STATE in batch or not self.cameras:
+            return batch
+        image = batch[self.cameras[0]]  # (B,[n],C,h,w)
+        return {**batch, OBS_STATE: image.new_zeros(*image.shape[:-3], 0)}  # (B,[n],0)
 
     # --- batch ----------------------------------------------------------------------------------------
+
+    @property
+    def cameras(self) -> list[str]:
+        """The image features that a batch must have."""
+        return [key for key in self.config.image_features if not key.startswith(EMPTY_CAMERA)]
 
     @property
     def camera(self) -> str:
@@ -166,7 +234,7 @@ class LawmPolicy(_Mixin):
             ValueError: If ``world_model.camera`` names none.
         """
         # Depth maps have one channel; the world model predicts colour.
-        cameras = sorted(k for k, ft in self.config.image_features.items() if ft.shape[0] == 3)
+        cameras = sorted(key for key in self.cameras if self.config.image_features[key].shape[0] == 3)
         wanted = self.config.world_model.camera
         if wanted is None and cameras:
             return cameras[0]
@@ -207,7 +275,9 @@ class LawmPolicy(_Mixin):
         for key, value in batch.items():
             if key.startswith(ACTION):
                 continue
-            if key.startswith(OBS_PREFIX) and isinstance(value, Tensor):
+            # What the processors made of the task has no time axis.
+            observed = key.startswith(OBS_PREFIX) and not key.startswith((OBS_LANGUAGE, OBS_LANGUAGE_SUBTASK))
+            if observed and isinstance(value, Tensor):
                 value = value[:, :steps] if has_time else value[:, 0]
             seen[key] = value
         return self.prepare_batch(seen)
@@ -216,7 +286,7 @@ class LawmPolicy(_Mixin):
 
     def forward(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Tensor, dict | None]:
         """The stage's training loss, and what LeRobot logs beside it."""
-        missing = [key for key in self.config.image_features if key not in batch]
+        missing = [key for key in self.cameras if key not in batch]
         if missing:
             raise ValueError(
                 f"The batch has no {', '.join(missing)} (it has "
@@ -228,17 +298,30 @@ class LawmPolicy(_Mixin):
             return super().forward(self.prepare_batch(batch), *args, **kwargs)
         return self._pretraining_forward(batch)
 
+    def wrapped_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict]:
+        """The wrapped policy's own training loss () on latents, and its metrics.
+
+        Args:
+            batch: `policy_batch`, with the latents as ``action`` (B,slots,Z) and ``action_is_pad`` (B,slots), whose
+                slots count in no loss.
+        """
+        loss, metrics = super().forward(batch)
+        return loss, metrics or {}
+
     def _pretraining_forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         frames, valid = self.clip(batch)
         seen = self.policy_batch(batch)
-        wrapped_loss = super().forward
+        slots = self.config.latent_slots
 
         def imitation_loss(latents: Tensor) -> tuple[Tensor, dict]:
-            loss, metrics = wrapped_loss({**seen, ACTION: latents, f"{ACTION}{IS_PAD}": ~valid})
-            return loss, metrics or {}
+            chunk = F.pad(latents, (0, 0, *slots))  # (B,slots,Z), z_0 where an action for the present is
+            is_pad = F.pad(~valid, slots, value=True)  # (B,slots)
+            return self.wrapped_loss({**seen, ACTION: chunk, f"{ACTION}{IS_PAD}": is_pad})
 
+        labels, labelled = self._draw_labels(batch, frames)
+        every = seen if labelled is None else self.prepare_batch(_joined(seen, labelled))
         loss, metrics, latents = self.pretraining(
-            frames, valid, lambda: self.predict_latents(seen), imitation_loss
+            frames, valid, lambda: self.predict_latents(every), imitation_loss, labels
         )
         if self.training:
             if self._training_steps % self.config.health_freq == 0 and len(frames) > 1:
@@ -247,6 +330,19 @@ class LawmPolicy(_Mixin):
             if self._policy_grad_norm is not None:
                 metrics["policy_grad_norm"] = self._policy_grad_norm
         return loss, {**_to_floats(metrics), **self._health}
+
+    def _draw_labels(
+        self, batch: dict[str, Any], frames: Tensor
+    ) -> tuple[LabelBatch | None, dict[str, Any] | None]:
+        """A training step's labels, and what the policy sees of the labelled clips, if its latents are in use."""
+        readout = self.pretraining.readout
+        if self._labels is None or readout is None or not self.training:
+            return None, None
+        # By step and process: a resumed run goes on, and processes draw different clips.
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        seed = [self.config.labels.seed, int(readout.steps), rank]
+        readout.steps += 1
+        return self._labels.batch(batch["index"], frames, seed)
 
     def _measure_health(self, frames: Tensor, latents: Tensor, valid: Tensor) -> None:
         was_training = self.pretraining.training
@@ -289,9 +385,18 @@ class LawmPolicy(_Mixin):
     # --- control --------------------------------------------------------------------------------------
 
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        batch = self._control_batch(batch)
+        return require_finite(super().predict_action_chunk(batch, **kwargs), batch)
+
+    def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        # Not every policy fills its queue by predict_action_chunk (SmolVLA does not).
+        batch = self._control_batch(batch)
+        return require_finite(super().select_action(batch, **kwargs), batch)
+
+    def _control_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.config.pretraining:
             raise PretrainingCheckpointError(str(self.config.pretrained_path or "<checkpoint>"))
-        return super().predict_action_chunk(self.prepare_batch(batch), **kwargs)
+        return self.prepare_batch(batch)
 
     # --- checkpoints ----------------------------------------------------------------------------------
 
@@ -299,6 +404,20 @@ class LawmPolicy(_Mixin):
         super()._save_pretrained(save_directory, state_dict=state_dict)
         if self.transfer_report is not None:
             (save_directory / TRANSFER_REPORT).write_text(json.dumps(self.transfer_report, indent=2) + "\n")
+
+    def push_model_to_hub(
+        self,
+        cfg: TrainPipelineConfig,
+        peft_model: Any = None,
+        state_dict: dict[str, Tensor] | None = None,
+        dataset_meta: Any = None,
+    ) -> None:
+        """LeRobot's push at the end of a training: with this plugin's card, and without this machine's paths."""
+        # Upward against the layers, and so late: LeRobot asks the policy to publish itself.
+        from lawm_lerobot.hub.push import push_policy
+
+        health = self._health if self.config.pretraining else None
+        push_policy(self, cfg, peft_model, state_dict, dataset_meta, health)
 
     @classmethod
     def from_pretrained(
@@ -324,6 +443,7 @@ class LawmPolicy(_Mixin):
         Raises:
             PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
             ValueError: If the checkpoint is of another type or does not fit; if it is damaged.
+            HubError: If the Hub does not hand it out.
         """
         path = str(pretrained_name_or_path)
         hub = {
@@ -335,7 +455,10 @@ class LawmPolicy(_Mixin):
                 f"{path} holds a policy of type {source.get('type')!r}, expected {cls.name!r}: change "
                 "--policy.path, or start anew with --policy.type."
             )
-        for_training = kwargs.get("dataset_meta") is not None
+        # Adapters that are to follow make it a finetuned policy.
+        for_training = kwargs.get("dataset_meta") is not None or (
+            config is not None and config.use_peft and config.stage == FINETUNE
+        )
         if source.get("stage") == PRETRAIN and not (for_training or allow_pretraining):
             raise PretrainingCheckpointError(path)
         if config is None:
@@ -349,11 +472,24 @@ class LawmPolicy(_Mixin):
         # overwrite them, and fail on a robot without internet.
         if getattr(config, "pretrained_backbone_weights", None):
             config.pretrained_backbone_weights = None
+        if config.base_path != source.get("base_path"):
+            raise ValueError(
+                f"{path} is a checkpoint already, and --policy.base_path={config.base_path} would begin another "
+                "one: leave out one of --policy.path and --policy.base_path."
+            )
         transfer = source.get("stage") == PRETRAIN and config.stage == FINETUNE
+        if transfer and config.push_to_hub and config.repo_id and config.repo_id == source.get("repo_id"):
+            raise ValueError(
+                f"--policy.repo_id is {config.repo_id}, as in the pretraining checkpoint, which the finetuned policy "
+                "would replace there: give another --policy.repo_id, or --policy.push_to_hub=false."
+            )
         if transfer:
             config.transferred_from = path if revision is None else f"{path}@{revision}"
         config._transfer_source = source if transfer else None
-        policy = super().from_pretrained(path, config=config, revision=revision, **kwargs)
+        # Not the wrapped policy's: pi0's returns a policy with random weights where a file does not fit.
+        load = PreTrainedPolicy.from_pretrained.__func__
+        with hub_errors(f"Loading {path}", "--policy.path"):
+            policy = load(cls, path, config=config, revision=revision, load_base=False, **kwargs)
         report = Path(path) / TRANSFER_REPORT
         if not transfer and report.is_file():
             policy.transfer_report = json.loads(report.read_text())
@@ -366,31 +502,66 @@ class LawmPolicy(_Mixin):
             if source is None:
                 # Always strict: a tensor that silently kept its random start is worse than no policy.
                 return super()._load_as_safetensor(model, model_file, map_location, True)
-            tensors = load_file(model_file)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{model_file} cannot be read as safetensors ({error}): the file is damaged or incomplete; "
-                "copy or download the checkpoint again, or change --policy.path."
-            ) from error
+        except SafetensorError:
+            load_weights(model_file)  # Says what is wrong.
+            raise
         except RuntimeError as error:
             raise ValueError(
                 f"{model_file} does not fit the policy that its config describes ({error}): pass the "
                 "architecture flags (--policy.*) that it was trained with."
             ) from error
-        state, report = transfer_tensors(
-            tensors,
-            model.state_dict(),
-            [
-                Reinitialise("pretraining.*", "world model and inverse dynamics serve pretraining only"),
-                *model.transfer_rules(_decode_config(cls, source)),
-            ],
-            str(model.config.transferred_from),
-        )
-        model.load_state_dict(state, strict=True)
-        model.transfer_report = report.to_dict()
+        built_from = _decode_config(cls, source).wrapped_config()
+        model._take_over(load_weights(model_file), built_from, str(model.config.transferred_from))
+        return model
+
+    def _all_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's tensors under every name of this policy: safetensors keeps one name of tied weights."""
+        names: dict[int, list[str]] = {}
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            names.setdefault(id(tensor), []).append(name)
+        tied = {
+            name: weights[saved]
+            for group in names.values()
+            for saved in group
+            if saved in weights
+            for name in group
+        }
+        return {**tied, **weights}
+
+    # --- adapters (--peft) ----------------------------------------------------------------------------
+
+    def _validate_peft_config(self, peft_config: Any) -> None:
+        if self.config.pretraining:
+            raise ValueError(
+                "Adapters (--peft) are for finetuning, because in pretraining the world model and the output layer "
+                f"learn from scratch: leave out --peft, or pass --policy.stage={FINETUNE}."
+            )
+        super()._validate_peft_config(peft_config)
+
+    def _build_peft_config(self, cli_overrides: dict[str, Any]) -> Any:
+        """LeRobot's, with all that transfer left fresh trained and saved in full.
+
+        An adapter's checkpoint holds the adapters only; loading it repeats the transfer, which draws other random
+        numbers for those modules.
+        """
+        peft_config = super()._build_peft_config(cli_overrides)
+        if getattr(self.config, "_transfer_source", None) is not None:
+            kept = {t["name"] for t in (self.transfer_report or {})["tensors"] if t["status"] == KEPT}
+            fresh = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in kept}
+            peft_config.modules_to_save = sorted(fresh.union(peft_config.modules_to_save or []))
+        return peft_config
+
+    def _take_over(self, weights: dict[str, Tensor], built_from: PreTrainedConfig, name: str) -> None:
+        """Start from the weights of another stage's network, and report on every tensor."""
+        rules = [
+            Reinitialise("pretraining.*", "world model and inverse dynamics serve pretraining only"),
+            *self.transfer_rules(built_from),
+        ]
+        state, report = transfer_tensors(self._all_names(weights), self.state_dict(), rules, name)
+        self.load_state_dict(state, strict=True)
+        self.transfer_report = report.to_dict()
         for line in report.lines():
             logger.info(line)
-        return model
 
 
 def _decode_config(cls: type[LawmPolicy], source: dict[str, Any]) -> LawmConfig:
@@ -399,6 +570,20 @@ def _decode_config(cls: type[LawmPolicy], source: dict[str, Any]) -> LawmConfig:
 
     values = {key: value for key, value in source.items() if key != draccus.CHOICE_TYPE_KEY}
     return draccus.decode(cls.config_class, values)
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What two batches have in common, one after the other."""
+    shared = {key: (first[key], second[key]) for key in first if second.get(key) is not None}
+    for key, (a, b) in shared.items():
+        if key.startswith(OBS_LANGUAGE):  # (B,L) tokens and masks, padded to the longest of their own batch
+            longest = max(a.shape[1], b.shape[1])
+            shared[key] = F.pad(a, (0, longest - a.shape[1])), F.pad(b, (0, longest - b.shape[1]))
+    return {
+        key: torch.cat([a, b]) if isinstance(a, Tensor) else [*a, *b]
+        for key, (a, b) in shared.items()
+        if isinstance(a, (Tensor, list))
+    }
 
 
 def _to_floats(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,16 +1,18 @@
-"""Weights from a pretraining checkpoint into a finetuning policy, tensor by tensor and loudly.
+"""Weights from one stage's checkpoint into another stage's policy, tensor by tensor and loudly.
 
-Every tensor of the target is kept, adapted (by what its rows mean) or re-initialised, for a reason that is
+Every tensor of the target is kept, adapted (by what its parts mean) or re-initialised, for a reason that is
 written down; every tensor of the source that is left behind has a reason too. Anything else is an error.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
@@ -46,20 +48,21 @@ class KeepIfPresent:
 
 @dataclass(frozen=True)
 class InterpolateRows:
-    """A table (positions, D) of learned positions, stretched linearly to another number of positions."""
+    """A table ([1,] positions, D) of learned positions, stretched linearly to another number of them."""
 
     pattern: str
     reason: str
 
     def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
-        if source is None or source.shape[1:] != target.shape[1:]:
+        if source is None or source.ndim != target.ndim or source.shape[-1] != target.shape[-1]:
             return None
         if source.shape == target.shape:
             return source, KEPT, ""
-        rows = F.interpolate(
-            source.T[None], size=target.shape[0], mode="linear", align_corners=source.shape[0] > 1
-        )  # (1,D,positions)
-        return rows[0].T.contiguous(), ADAPTED, self.reason
+        columns = source.reshape(1, *source.shape[-2:]).mT  # (1,D,positions)
+        stretched = F.interpolate(
+            columns, size=target.shape[-2], mode="linear", align_corners=source.shape[-2] > 1
+        )
+        return stretched.mT.reshape(target.shape), ADAPTED, self.reason
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,67 @@ class MatchRows:
         return rows, ADAPTED, reason
 
 
-Rule = Reinitialise | KeepIfPresent | InterpolateRows | MatchRows
+@dataclass(frozen=True)
+class MatchColumns:
+    """A matrix (D, columns) whose input columns come in named blocks: a block goes where it means the same.
+
+    Args:
+        pattern: Of the names of such matrices.
+        source_blocks: {name: width}, in order.
+        target_blocks: Likewise.
+        origins: {target block: source block}; the other blocks start fresh. Blocks that start from one and the
+            same share it in equal parts, so that their sum is as large as it was.
+    """
+
+    pattern: str
+    source_blocks: Mapping[str, int]
+    target_blocks: Mapping[str, int]
+    origins: Mapping[str, str]
+
+    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+        if source is None or source.shape != (target.shape[0], sum(self.source_blocks.values())):
+            return None
+        given = dict(zip(self.source_blocks, source.split(list(self.source_blocks.values()), 1), strict=True))
+        fresh = dict(zip(self.target_blocks, target.split(list(self.target_blocks.values()), 1), strict=True))
+        # {target block: (D, width)}
+        kept = {name: given[self.origins[name]] for name in fresh if self.origins.get(name) in given}
+        if any(block.shape != fresh[name].shape for name, block in kept.items()):
+            return None
+        if list(kept) == list(fresh) == list(given) and all(self.origins[name] == name for name in kept):
+            return source, KEPT, ""
+        sharing = Counter(self.origins[name] for name in kept)
+        columns = [kept[n] / sharing[self.origins[n]] if n in kept else fresh[n] for n in fresh]
+        new = [name for name in fresh if name not in kept]
+        reason = f"columns kept: {', '.join(kept) or 'none'}; fresh: {', '.join(new) or 'none'}"
+        return torch.cat(columns, dim=1), ADAPTED, reason
+
+
+@dataclass(frozen=True)
+class StartFrom:
+    """Modules that start from one of another name: an encoder per camera, say, from the only one there was.
+
+    Args:
+        pattern: Of the names of such modules' tensors, in the source and in the target.
+        origins: {prefix in the target: prefix in the source}.
+        reason: Why a module of the source that nothing starts from is left behind.
+    """
+
+    pattern: str
+    origins: Mapping[str, str]
+    reason: str
+
+    def origin(self, name: str) -> str:
+        """The tensor of the source that the target's ``name`` starts from."""
+        for prefix, origin in self.origins.items():
+            if name.startswith(prefix):
+                return origin + name.removeprefix(prefix)
+        return name
+
+    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+        return (source, KEPT, "") if source is not None and source.shape == target.shape else None
+
+
+Rule = Reinitialise | KeepIfPresent | InterpolateRows | MatchRows | MatchColumns | StartFrom
 
 
 @dataclass
@@ -130,7 +193,7 @@ class TransferReport:
 def transfer_tensors(
     source: Mapping[str, Tensor], target: Mapping[str, Tensor], rules: Sequence[Rule], source_name: str
 ) -> tuple[dict[str, Tensor], TransferReport]:
-    """Work out the finetuning policy's state from a pretraining checkpoint's.
+    """Work out a policy's state from a checkpoint of another stage.
 
     Args:
         source: The checkpoint's tensors.
@@ -147,12 +210,15 @@ def transfer_tensors(
     state: dict[str, Tensor] = {}
     report = TransferReport(source_name)
     misfits: list[str] = []
+    moved: set[str] = set()
 
     def rule_for(name: str) -> Rule | None:
         return next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None)
 
     for name, fresh in target.items():
-        given, rule = source.get(name), rule_for(name)
+        rule = rule_for(name)
+        origin = rule.origin(name) if isinstance(rule, StartFrom) else name
+        given = source.get(origin)
         outcome: tuple[Tensor, str, str] | None = None
         if rule is not None:
             outcome = rule(given, fresh)
@@ -163,6 +229,9 @@ def transfer_tensors(
             misfits.append(f"{name} is {shape} in the checkpoint and {tuple(fresh.shape)} in the policy")
             continue
         tensor, status, reason = outcome
+        if origin != name and status == KEPT:
+            status, reason = ADAPTED, f"starts from {origin}"
+            moved.add(origin)
         state[name] = tensor.to(fresh.dtype)
         report.tensors.append(
             TensorReport(
@@ -170,17 +239,17 @@ def transfer_tensors(
             )
         )
     for name, given in source.items():
-        if name in target:
+        if name in target or name in moved:
             continue
         rule = rule_for(name)
-        if rule is None or isinstance(rule, (InterpolateRows, MatchRows)):
+        if rule is None or isinstance(rule, (InterpolateRows, MatchRows, MatchColumns)):
             misfits.append(f"{name} of shape {tuple(given.shape)} has no place in the policy")
         else:
             report.tensors.append(TensorReport(name, DROPPED, rule.reason, list(given.shape), None))
     if misfits:
         more = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise ValueError(
-            f"The pretraining checkpoint {source_name} does not fit this policy: {'; '.join(misfits[:3])}"
-            f"{more}. Finetune with the architecture flags (--policy.*) that it was pretrained with."
+            f"The checkpoint {source_name} does not fit this policy: {'; '.join(misfits[:3])}{more}. Pass the "
+            "architecture flags (--policy.*) that it was trained with."
         )
     return state, report

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
-from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
+from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor, nn
 
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from lawm_lerobot.pretraining.configuration import LawmConfig
 from lawm_lerobot.pretraining.policy import LawmPolicy
 from lawm_lerobot.pretraining.transfer import InterpolateRows, KeepIfPresent, MatchRows, Reinitialise, Rule
 
@@ -23,13 +23,6 @@ class LawmActPolicy(LawmPolicy, ACTPolicy):
 
     config_class = LawmActConfig
     name = "lawm_act"
-
-    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Lets ACT run without a state: it reads the device of ``observation.state`` even if unused."""
-        if OBS_STATE in batch or not self.config.image_features:
-            return batch
-        image = batch[next(iter(self.config.image_features))]
-        return {**batch, OBS_STATE: image.new_zeros(image.shape[0], 0)}  # (B,0)
 
     def predict_latents(self, batch: dict[str, Any]) -> Tensor:
         # ACT encodes the actions to imitate (its VAE) when in training mode, and takes the latent of its
@@ -45,11 +38,13 @@ class LawmActPolicy(LawmPolicy, ACTPolicy):
     def latent_head(self) -> nn.Parameter:
         return self.model.action_head.weight
 
-    def transfer_rules(self, source: LawmConfig) -> Sequence[Rule]:
+    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         other_state = "embeds the robot's state, which differs between robots"
         return [
-            Reinitialise("model.action_head.*", "predicted latent actions, now predicts the robot's"),
-            Reinitialise("model.vae_encoder_action_input_proj.*", "embedded latent actions"),
+            Reinitialise("model.action_head.*", "predicts actions, which are of another kind now"),
+            Reinitialise(
+                "model.vae_encoder_action_input_proj.*", "embeds actions, which are of another kind now"
+            ),
             Reinitialise("model.*robot_state_input_proj.*", other_state),
             Reinitialise("model.encoder_env_state_input_proj.*", other_state),
             Reinitialise("model.vae_encoder_pos_enc", "fixed sinusoids for the new chunk length"),
@@ -59,7 +54,7 @@ class LawmActPolicy(LawmPolicy, ACTPolicy):
         ]
 
 
-def _tokens(config: LawmConfig) -> list[str]:
+def _tokens(config: PreTrainedConfig) -> list[str]:
     """ACT's tokens before the image's, in its order: one row each in its table of positions."""
     tokens = ["latent"]
     if config.robot_state_feature:

@@ -1,0 +1,1 @@
+"""``lawm_diffusion``: LeRobot's Diffusion Policy with LAWM pretraining."""

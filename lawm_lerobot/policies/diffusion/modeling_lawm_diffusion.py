@@ -1,0 +1,67 @@
+"""``lawm_diffusion``: LeRobot's Diffusion Policy with LAWM pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+from lerobot.utils.constants import OBS_ENV_STATE, OBS_IMAGES
+from torch import Tensor, nn
+
+from lawm_lerobot.policies.diffusion.configuration_lawm_diffusion import LawmDiffusionConfig
+from lawm_lerobot.pretraining.conditioning import condition_blocks, match_condition, match_encoders
+from lawm_lerobot.pretraining.denoising import denoise_once
+from lawm_lerobot.pretraining.policy import LawmPolicy
+from lawm_lerobot.pretraining.transfer import Reinitialise, Rule
+
+
+class LawmDiffusionPolicy(LawmPolicy, DiffusionPolicy):
+    """Diffusion Policy that denoises latent actions in pretraining, actions afterwards.
+
+    In the ``finetune`` stage this is `DiffusionPolicy`: same tensors, same names, same cost.
+    """
+
+    config_class = LawmDiffusionConfig
+    name = "lawm_diffusion"
+
+    def predict_latents(self, batch: dict[str, Any]) -> Tensor:
+        model = self.diffusion
+        images = torch.stack([batch[key] for key in self.config.image_features], dim=-4)  # (B,n,K,C,h,w)
+        condition = model._prepare_global_conditioning({**batch, OBS_IMAGES: images})  # (B,features)
+        shape = (len(condition), model.config.horizon, self.config.latent_action.dim)
+        chunk = denoise_once(
+            model.noise_scheduler,
+            lambda noisy, step: model.unet(noisy, step, global_cond=condition),
+            torch.randn(shape, device=condition.device, dtype=condition.dtype),
+        )
+        return self.latents_in(chunk)
+
+    @property
+    def latent_head(self) -> nn.Parameter:
+        return self.diffusion.unet.final_conv[-1].weight
+
+    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
+        target, unet = self.config.wrapped_config(), "diffusion.unet.*"
+        other_actions = "takes or gives actions, which are of another kind now"
+        return [
+            Reinitialise(f"{unet}down_modules.0.0.conv1.block.0.*", other_actions),
+            Reinitialise(f"{unet}down_modules.0.0.residual_conv.*", other_actions),
+            Reinitialise(f"{unet}final_conv.1.*", other_actions),
+            match_condition(f"{unet}cond_encoder.1.weight", source, target, _blocks),
+            Reinitialise("diffusion.rgb_encoder.*pool.pos_grid", "fixed coordinates for the images' size"),
+            match_encoders(source, target, "diffusion.rgb_encoder", "diffusion.rgb_encoder"),
+        ]
+
+
+def _blocks(config: PreTrainedConfig) -> dict[str, int]:
+    """What the Unet is conditioned on; a camera has two coordinates a keypoint."""
+    environment = config.env_state_feature
+    return condition_blocks(
+        config,
+        first={"denoising step": config.diffusion_step_embed_dim},
+        per_camera=2 * config.spatial_softmax_num_keypoints,
+        last={OBS_ENV_STATE: environment.shape[0]} if environment else {},
+    )

@@ -1,0 +1,105 @@
+"""The policy half shared by the vision-language-action policies.
+
+Letters: B batch, H latent actions, Z latent dimension, P the dimension that actions and latents are padded to
+(``max_action_dim``); the latents are its first Z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from torch import Tensor, nn
+
+from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
+from lawm_lerobot.pretraining.policy import IS_PAD, LawmPolicy
+from lawm_lerobot.pretraining.transfer import Reinitialise, Rule
+from lawm_lerobot.world_models.networks import masked_mean
+
+
+class FlowVLAPolicy(LawmPolicy):
+    """Mixed in front of a VLA: ``class LawmSmolVLAPolicy(FlowVLAPolicy, SmolVLAPolicy)``.
+
+    ``self.model`` is the VLA's network: ``forward(*model_inputs, actions, noise, time)`` gives the squared errors
+    (B,H,P) of its velocity at x_t = t * noise + (1 - t) * actions, which it predicts through ``action_out_proj``.
+    """
+
+    config: FlowVLAConfig
+
+    def model_inputs(self, batch: dict[str, Any]) -> tuple[Any, ...]:
+        """What ``self.model.forward`` takes before the actions: images and their masks, tokens and theirs, state."""
+        tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
+        return (*self.prepare_images(batch), tokens, mask, *self.state_inputs(batch))
+
+    def state_inputs(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+        return (self.prepare_state(batch),)
+
+    def predict_latents(self, batch: dict[str, Any]) -> Tensor:
+        """One Euler step over the whole flow: noise - v(noise, t = 1).
+
+        By the training pass: LeRobot's sampler of pi0 has gradients switched off, and its cache of keys and values
+        excludes gradient checkpointing.
+        """
+        inputs = self.model_inputs(batch)
+        batch_size, device = len(inputs[0][0]), inputs[0][0].device
+        shape = (batch_size, self.config.latent_action.horizon, self.config.max_action_dim)
+        noise = self.model.sample_noise(shape, device)  # (B,H,P)
+        velocity: list[Tensor] = []
+        hook = self.model.action_out_proj.register_forward_hook(lambda *call: velocity.append(call[-1]))
+        try:
+            # The class's, because the instance's may be compiled, without the hook.
+            type(self.model).forward(
+                self.model, *inputs, torch.zeros_like(noise), noise, torch.ones(batch_size, device=device)
+            )
+        finally:
+            hook.remove()
+        return (noise - velocity[0])[..., : self.config.latent_action.dim]  # (B,H,Z)
+
+    def wrapped_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict]:
+        """The VLA's own loss, over what is not padded: LeRobot's pi0 and pi0.5 count padded steps too."""
+        actions = self.prepare_action(batch)  # (B,H,P)
+        noise = self.model.sample_noise(actions.shape, actions.device)
+        time = self.model.sample_time(len(actions), actions.device)
+        errors = self.model.forward(*self.model_inputs(batch), actions, noise, time)  # (B,H,P)
+        latent_errors = errors[..., : self.config.latent_action.dim].mean(dim=-1)  # (B,H)
+        return masked_mean(latent_errors, ~batch[f"{ACTION}{IS_PAD}"]), {}
+
+    @property
+    def latent_head(self) -> nn.Parameter:
+        return self.model.action_out_proj.weight
+
+    def get_optim_params(self) -> Any:
+        if not self.config.pretraining:
+            return super().get_optim_params()
+        vla, others = (
+            [p for p in module.parameters() if p.requires_grad] for module in (self.model, self.pretraining)
+        )
+        return [{"params": vla, "lr": self.config.optimizer_lr}, {"params": others}]
+
+    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
+        rules = [
+            Reinitialise("model.action_in_proj.*", "embedded actions of another kind"),
+            Reinitialise("model.action_out_proj.*", "predicted actions of another kind"),
+        ]
+        # A frozen embedding still is the published one.
+        if getattr(self.config, "train_state_proj", True):
+            rules.append(
+                Reinitialise("model.state_proj.*", "embeds the robot's state, which differs between robots")
+            )
+        return rules
+
+
+class OpenPIPolicy(FlowVLAPolicy):
+    """Mixed in front of pi0 and pi0.5, LeRobot's ports of openpi."""
+
+    def prepare_images(self, batch: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        return self._preprocess_images(batch)
+
+    def base_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        current = self._fix_pytorch_state_dict_keys(weights, self.config)
+        return {
+            name if name.startswith("model.") else f"model.{name}": tensor for name, tensor in current.items()
+        }

@@ -1,0 +1,1 @@
+"""``lawm_pi0``: LeRobot's pi0 with LAWM pretraining."""

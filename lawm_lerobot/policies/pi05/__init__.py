@@ -1,0 +1,1 @@
+"""``lawm_pi05``: LeRobot's pi0.5 with LAWM pretraining."""

@@ -1,0 +1,24 @@
+"""``lawm_pi05``: LeRobot's pi0.5 with LAWM pretraining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lerobot.policies.pi05.modeling_pi05 import PI05Policy
+from torch import Tensor
+
+from lawm_lerobot.policies.flow_vla.policy import OpenPIPolicy
+from lawm_lerobot.policies.pi05.configuration_lawm_pi05 import LawmPI05Config
+
+
+class LawmPI05Policy(OpenPIPolicy, PI05Policy):
+    """pi0.5 whose flow ends in latent actions in pretraining, in actions afterwards.
+
+    In the ``finetune`` stage this is `PI05Policy`: same tensors, same names, same cost.
+    """
+
+    config_class = LawmPI05Config
+    name = "lawm_pi05"
+
+    def state_inputs(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+        return ()  # The prompt has it.

@@ -1,0 +1,1 @@
+"""``lawm_smolvla``: LeRobot's SmolVLA with LAWM pretraining."""

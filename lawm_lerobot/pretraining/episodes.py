@@ -1,0 +1,120 @@
+"""Whole episodes of a LeRobotDataset, read in order: quicker than its items one by one, which seek for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.datasets.video_utils import decode_video_frames
+from torch import Tensor
+
+#: Frames decoded at a time: full-size pictures of a long episode would fill the memory before they are shrunk.
+DECODED_AT_ONCE = 64
+
+
+class EpisodeReader:
+    """Frames, numbers and task of whole episodes.
+
+    Args:
+        repo_id: Of the dataset.
+        root: Its folder; None looks it up as LeRobot does, in its cache and then on the Hub.
+        revision: On the Hub.
+        episodes: Only these; None takes all.
+        flag: What the dataset is given by on the command line, for messages: ``--policy.labels``.
+
+    Raises:
+        ValueError: If the dataset is not there, or lacks one of the episodes.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        root: str | Path | None = None,
+        revision: str | None = None,
+        episodes: Sequence[int] | None = None,
+        flag: str = "--dataset",
+    ) -> None:
+        if root is not None and not (Path(root) / "meta" / "info.json").is_file():
+            raise ValueError(
+                f"{root} is not a LeRobotDataset (it has no meta/info.json): change {flag}.root."
+            )
+        chosen = None if episodes is None else sorted(set(episodes))
+        total = LeRobotDatasetMetadata(repo_id, root, revision).total_episodes
+        if chosen is not None and (not chosen or chosen[0] < 0 or chosen[-1] >= total):
+            raise ValueError(
+                f"Episodes {chosen} were asked for, but {repo_id} has episodes 0 to {total - 1}: "
+                f"change {flag}.episodes."
+            )
+        self.dataset = LeRobotDataset(
+            repo_id, root=root, revision=revision, episodes=chosen, return_uint8=True
+        )
+        self.meta = self.dataset.meta
+        self.flag = flag
+        self.episodes = list(range(total)) if chosen is None else chosen
+        self._columns: dict[str, np.ndarray] = {}
+        rows = self.column("episode_index")[:, 0].astype(np.int64)
+        self._rows = {
+            episode: (int(np.searchsorted(rows, episode)), int(np.searchsorted(rows, episode, side="right")))
+            for episode in self.episodes
+        }
+
+    @property
+    def fps(self) -> int:
+        return self.meta.fps
+
+    @property
+    def features(self) -> dict[str, dict[str, Any]]:
+        return self.meta.features
+
+    def column(self, key: str) -> np.ndarray:
+        """(N,D) float32 (integers as int64): a feature of numbers over all frames of `episodes`."""
+        if key not in self._columns:
+            table = self.dataset.hf_dataset.select_columns([key]).with_format("arrow")[:]
+            values = table.column(key).to_numpy()
+            values = np.stack([np.asarray(value) for value in values]) if values.dtype == object else values
+            kind = np.int64 if np.issubdtype(values.dtype, np.integer) else np.float32
+            self._columns[key] = values.reshape(len(values), -1).astype(kind)
+        return self._columns[key]
+
+    def length(self, episode: int) -> int:
+        first, end = self._rows[episode]
+        return end - first
+
+    def numbers(self, episode: int, key: str) -> np.ndarray:
+        """(frames,D) of `column`."""
+        first, end = self._rows[episode]
+        return self.column(key)[first:end]
+
+    def task(self, episode: int) -> str:
+        return str(self.meta.episodes[episode]["tasks"][0])
+
+    def frames(self, episode: int, camera: str, size: tuple[int, int] | None = None) -> Tensor:
+        """(frames,C,h,w) uint8 of one camera, resized to `size` (h,w) as pretraining resizes its clips."""
+        first, end = self._rows[episode]
+        parts = []
+        for start in range(first, end, DECODED_AT_ONCE):
+            stop = min(start + DECODED_AT_ONCE, end)
+            images = self._decode(episode, camera, start - first, stop - first, first)
+            if size is not None and tuple(images.shape[-2:]) != size:
+                images = F.interpolate(
+                    images.float(), size, mode="bilinear", antialias=True, align_corners=False
+                )
+                images = images.round().clamp(0, 255).to(torch.uint8)
+            parts.append(images)
+        return torch.cat(parts)
+
+    def _decode(self, episode: int, camera: str, start: int, stop: int, first: int) -> Tensor:
+        """(stop-start,C,h,w) uint8: frames of an episode whose first row is `first`."""
+        if camera in self.meta.video_keys:
+            path = self.meta.root / self.meta.get_video_file_path(episode, camera)
+            offset = float(self.meta.episodes[episode][f"videos/{camera}/from_timestamp"])
+            times = [offset + frame / self.fps for frame in range(start, stop)]
+            return decode_video_frames(path, times, self.dataset.tolerance_s, return_uint8=True)
+        rows = self.dataset.hf_dataset.select_columns([camera])[first + start : first + stop]
+        images = torch.stack(rows[camera])
+        return images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)

@@ -1,0 +1,113 @@
+"""The linear read-out from latent actions to robot actions. Plain PyTorch; knows nothing of LeRobot.
+
+Letters: B clips, H latent actions, T = H + 1 frames `stride` dataset frames apart, Z latent dimension, A robot
+action dimension. Latent z_k is to tell all `stride` actions between x_k and x_{k+1}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+#: Share of a step in the running R2.
+MOMENTUM = 0.05
+
+
+@dataclass
+class ActionTargets:
+    """The true actions of some clips of a batch, all of one embodiment."""
+
+    head: int
+    """Which embodiment's."""
+    rows: Tensor
+    """(N,) int64, which clips of the batch."""
+    actions: Tensor
+    """(N,H,stride,A) float32 in the robot's units."""
+
+
+@dataclass
+class LabelBatch:
+    """What is known about actions in a training step."""
+
+    targets: list[ActionTargets]
+    """Rows count the corpus's clips first, then `frames`."""
+    frames: Tensor
+    """(L,T,C,h,w) in [0, 1], labelled clips beside the corpus's; L may be 0."""
+    valid: Tensor
+    """(L,H) bool, False where x_{k+1} lies past the episode's end."""
+
+
+class ActionReadout(nn.Module):
+    """One linear head per embodiment, on actions standardised by the labels' own statistics.
+
+    Actions of different embodiments differ in dimension and meaning, so they share the latents and no weights.
+
+    Args:
+        latent_dim: Z.
+        stride: Actions per latent.
+        action_dims: A of every embodiment.
+    """
+
+    steps: Tensor
+    residual: Tensor
+    spread: Tensor
+
+    def __init__(self, latent_dim: int, stride: int, action_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.heads = nn.ModuleList(nn.Linear(latent_dim, stride * dim) for dim in action_dims)
+        for head, dim in enumerate(action_dims):
+            self.register_buffer(f"action_mean_{head}", torch.zeros(dim))
+            self.register_buffer(f"action_std_{head}", torch.ones(dim))
+        # Training steps so far; saved, so that a resumed run does not draw its first clips again.
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("residual", torch.zeros(()), persistent=False)
+        self.register_buffer("spread", torch.zeros(()), persistent=False)
+
+    def set_statistics(self, head: int, mean: Tensor, std: Tensor) -> None:
+        """What standardises the actions (A,) of an embodiment; a constant dimension is left at zero."""
+        getattr(self, f"action_mean_{head}").copy_(mean)
+        getattr(self, f"action_std_{head}").copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, z: Tensor, valid: Tensor, targets: Sequence[ActionTargets]) -> tuple[Tensor, Tensor]:
+        """Squared error of the standardised actions, summed over clips of all embodiments.
+
+        Args:
+            z: (B,H,Z) with gradient into whatever made it.
+            valid: (B,H) bool; actions of the other transitions do not count.
+            targets: Of some of the clips.
+
+        Returns:
+            The mean over the valid transitions (), and over the same ones the mean square of the actions ()
+            which is the error of always saying the mean.
+        """
+        error, spread, count = z.new_zeros(()), z.new_zeros(()), z.new_zeros(())
+        for target in targets:
+            mask = valid[target.rows].unsqueeze(-1).float()  # (N,H,1)
+            mean, std = self._statistics(target.head)
+            wanted = ((target.actions - mean) / std).flatten(2)  # (N,H,stride*A)
+            told = self.heads[target.head](z[target.rows]).float()  # (N,H,stride*A)
+            error = error + ((told - wanted).square() * mask).mean(-1).sum()
+            spread = spread + (wanted.square() * mask).mean(-1).sum()
+            count = count + mask.sum()
+        count = count.clamp_min(1.0)
+        return error / count, spread / count
+
+    @torch.no_grad()
+    def track(self, error: Tensor, spread: Tensor) -> Tensor:
+        """Running R2 () of the read-out over the last steps. These are training clips: it says that the labels
+        were learned, not that the read-out decodes unseen episodes."""
+        self.residual.lerp_(error, MOMENTUM)
+        self.spread.lerp_(spread, MOMENTUM)
+        return 1.0 - self.residual / self.spread.clamp_min(1e-8)
+
+    def predict(self, z: Tensor, head: int) -> Tensor:
+        """(B,H,Z) -> (B,H,stride,A) in the robot's units."""
+        mean, std = self._statistics(head)
+        return self.heads[head](z).unflatten(-1, (self.stride, -1)) * std + mean
+
+    def _statistics(self, head: int) -> tuple[Tensor, Tensor]:
+        return getattr(self, f"action_mean_{head}"), getattr(self, f"action_std_{head}")

@@ -1,0 +1,44 @@
+"""What stands between a policy and the robot it moves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NonFiniteActionError(ValueError):
+    """A policy's actions are not all numbers; LeRobot ends a rollout on it as on any other end."""
+
+
+def require_finite(actions: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Return ``actions`` (...,A) as they are, or refuse them whole.
+
+    Costs one sum and its way to the CPU, where the actions are about to go anyway.
+
+    Args:
+        actions: What the policy is about to hand out.
+        batch: The observation that they came from, to tell a broken sensor from a broken policy.
+
+    Raises:
+        NonFiniteActionError: If any value is NaN or infinite.
+    """
+    # A sum is finite only if every term is, and takes a fraction of the time; the exact test then has the last word.
+    if math.isfinite(actions.sum(dtype=torch.float32).item()) or torch.isfinite(actions).all():
+        return actions
+    broken = int((~torch.isfinite(actions)).sum())
+    inputs = [
+        key
+        for key, value in batch.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    raise NonFiniteActionError(
+        f"{broken} of the {actions.numel()} action values are not finite, and none of them was sent to the robot: "
+        + (
+            f"{', '.join(inputs)} was not finite already, so look at the robot's sensors and calibration."
+            if inputs
+            else "the observation was finite, so the policy is broken; choose another checkpoint as --policy.path."
+        )
+    )
