@@ -240,10 +240,13 @@ def test_failure_leaves_nothing_behind(
 
 def test_difference_between_two_policies_is_noticed(checkpoints: dict[str, Path], exported: Path) -> None:
     source, plain = (
-        LawmActPolicy.from_pretrained(checkpoints["finetuned"]),
-        ACTPolicy.from_pretrained(exported),
+        (policy, make_pre_post_processors(policy.config, str(checkpoint))[0])
+        for policy, checkpoint in (
+            (LawmActPolicy.from_pretrained(checkpoints["finetuned"]), checkpoints["finetuned"]),
+            (ACTPolicy.from_pretrained(exported), exported),
+        )
     )
     assert lawm_export.largest_difference(source, plain) <= lawm_export.TOLERANCE
     with torch.no_grad():
-        plain.model.action_head.bias[0] += 1e-3
+        plain[0].model.action_head.bias[0] += 1e-3
     assert lawm_export.largest_difference(source, plain) > lawm_export.TOLERANCE

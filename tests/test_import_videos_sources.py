@@ -260,16 +260,16 @@ def test_another_lerobot_dataset(robot_dataset, tmp_path, kind):
     assert dataset.meta.stats["action"]["max"].tolist() == [38.5, 1.0]
 
 
-def test_labels_must_be_shared_by_all_sources(robot_dataset, tmp_path, capsys):
+def test_a_state_must_be_shared_by_all_sources(robot_dataset, tmp_path, capsys):
     write_video(tmp_path / "videos" / "a.mp4", 60, 30)
     config = tmp_path / "mixture.yaml"
     config.write_text(
         "repo_id: me/set\nworkers: 0\nsources:\n"
-        f"  - {{type: lerobot, path: {robot_dataset['video']}, keep_actions: true}}\n"
+        f"  - {{type: lerobot, path: {robot_dataset['video']}, keep_state: true}}\n"
         f"  - {{type: folder, path: {tmp_path / 'videos'}}}\n"
     )
     assert main([f"--config_path={config}", f"--root={tmp_path / 'out'}"]) == 1
-    assert "drop keep_actions" in capsys.readouterr().err
+    assert "drop keep_state" in capsys.readouterr().err
     clips, _ = split(LeRobotSource(path=robot_dataset["video"], episodes=[1]).clips())
     assert [clip.extra["episode"] for clip in clips] == [1, 1]
 
@@ -302,43 +302,3 @@ def test_the_configurations_are_read_by_the_real_parser(path):
     config = draccus.parse(ImportConfig, config_path=path, args=[])
     config.check()
     assert config.sources
-
-
-def test_pushing_uploads_with_lerobot_and_keeps_the_card(tmp_path, monkeypatch):
-    """The Hub is the one thing that cannot be had here: its client is replaced at its edge."""
-    write_video(tmp_path / "videos" / "a.mp4", 60, 30)
-    calls: list[tuple] = []
-
-    class Hub:
-        def __getattr__(self, name):
-            def call(*args, **kwargs):
-                calls.append((name, kwargs))
-                return True
-
-            return call
-
-    monkeypatch.setattr("lerobot.datasets.lerobot_dataset.HfApi", Hub)
-    monkeypatch.setattr("lawm_lerobot.datasets.card.HfApi", Hub)
-
-    def no_validation(self, **kwargs):
-        raise ConnectionError("the validation address cannot be reached")
-
-    monkeypatch.setattr("huggingface_hub.DatasetCard.push_to_hub", no_validation)
-    root = tmp_path / "out"
-    argv = [
-        "--source.type=folder",
-        f"--source.path={tmp_path / 'videos'}",
-        "--repo_id=me/set",
-        f"--root={root}",
-    ]
-    note = '--source.license_note="my own videos, CC0"'
-    assert main([*argv, "--workers=0", "--push_to_hub=true", "--license=cc0-1.0", note]) == 0
-    names = [name for name, _ in calls]
-    assert names[:2] == ["create_repo", "upload_folder"] and names[-1] == "create_tag"
-    uploaded = next(kwargs for name, kwargs in calls if name == "upload_file")
-    card = uploaded["path_or_fileobj"].decode()
-    assert (
-        uploaded["path_in_repo"] == "README.md"
-        and "license: cc0-1.0" in card
-        and "my own videos, CC0" in card
-    )

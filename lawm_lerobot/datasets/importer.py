@@ -34,9 +34,11 @@ from lawm_lerobot.datasets.plan import (
     make_tasks,
     planned_total,
 )
+from lawm_lerobot.datasets.pooling import PooledLabels
 from lawm_lerobot.datasets.sources import VideoSource
 from lawm_lerobot.datasets.work import Task, TaskResult, WriteSettings, read_result, task_folder
 from lawm_lerobot.datasets.workers import Answer, Job, WorkerPool
+from lawm_lerobot.pretraining.latent_action import LABELS_PATH
 
 SUMMARY_NAME = "import_summary.json"
 FORMAT_VERSION = 1  # of the partial folder; a change makes older ones unusable
@@ -76,7 +78,7 @@ class ImportConfig:
         dry_run: Report episodes, hours and size; write nothing.
         shard: Import one part of several.
         merge: Put the `shard.count` parts together, by LeRobot's own aggregation.
-        push_to_hub: Upload the result, with a card.
+        push_to_hub: Upload the result, with a card. Without a source, upload the dataset that `root` holds already.
         private: Make the Hub repository private.
         license: Licence identifier of the card; the card lists the sources' notes either way.
         summary_path: Also write the summary to this file.
@@ -150,7 +152,11 @@ class ImportConfig:
             )
         if self.workers is not None and self.workers < 0:
             raise ImportSettingsError(f"--workers={self.workers} must not be negative.")
-        if not self.merge and not self.all_sources():
+        if self.push_to_hub and self.shard.count > 1 and not self.merge:
+            raise ImportSettingsError(
+                "--push_to_hub=true of one part would be overwritten by the next: push with --merge=true."
+            )
+        if not self.merge and not self.push_to_hub and not self.all_sources():
             raise ImportSettingsError(
                 "No source: set --source.type and --source.path, or a list `sources:` in --config_path."
             )
@@ -220,6 +226,8 @@ def run_import(config: ImportConfig) -> Outcome:
     root = dataset_root(config)
     if config.merge:
         return merge_shards(config, root)
+    if not config.all_sources():
+        return _push_again(config, root)
     if config.shard.count > 1:
         root = shard_root(root, config.shard.index, config.shard.count)
     settings = config.write_settings()
@@ -268,7 +276,7 @@ def dataset_root(config: ImportConfig) -> Path:
 
 def _import_into(config: ImportConfig, settings: WriteSettings, partial: Path) -> dict[str, Any]:
     plans = list_sources(config.all_sources(), config.seed)
-    label_features = _label_features(plans)
+    labels = _pooled_labels(plans)
     tasks_folder = partial / "tasks"
     tasks_folder.mkdir(exist_ok=True)
     workers = os.cpu_count() or 1 if config.workers is None else config.workers
@@ -280,13 +288,12 @@ def _import_into(config: ImportConfig, settings: WriteSettings, partial: Path) -
         make_tasks(plans, probes, settings, (config.shard.index, config.shard.count))
         _check_same_content(partial, content_hash(plans, probes))
         _encode(plans, pool, bar, settings, tasks_folder)
-        chosen = [(plan, task, episode) for plan in plans for task, episode in plan.taken()]
         summary = summarise(config, settings, plans)
-        if chosen:
+        if summary["episodes"]:
             bar.set_description("Writing the dataset", refresh=False)
             bar.unit = "episode"
-            bar.reset(total=len(chosen))
-            _assemble(config, settings, partial, chosen, label_features, bar, summary)
+            bar.reset(total=summary["episodes"])
+            _assemble(config, settings, partial, plans, labels, bar, summary)
     return summary
 
 
@@ -294,8 +301,8 @@ def _assemble(
     config: ImportConfig,
     settings: WriteSettings,
     partial: Path,
-    chosen: list[tuple[SourcePlan, Task, Any]],
-    label_features: dict[str, dict],
+    plans: list[SourcePlan],
+    pooled: PooledLabels,
     bar: tqdm,
     summary: dict[str, Any],
 ) -> None:
@@ -312,22 +319,21 @@ def _assemble(
         config.camera,
         settings.height,
         settings.width,
-        label_features,
+        pooled.features,
         lerobot_encoder(config.encoder),
     ) as assembler:
-        for plan, task, episode in chosen:
-            clip = task.clip
-            labels: dict[str, np.ndarray] = {}
-            if label_features:
-                times = episode.start_s + np.arange(episode.frames) / settings.fps
-                labels = plan.source.labels(clip, times)
+        chosen = [(number, *taken) for number, plan in enumerate(plans) for taken in plan.taken()]
+        for number, task, episode in chosen:
+            plan, clip = plans[number], task.clip
+            times = episode.start_s + np.arange(episode.frames) / settings.fps
+            labels = plan.source.labels(clip, times) if pooled.features else {}
             assembler.add(
                 EncodedEpisode(
                     video=task_folder(partial / "tasks", task.number) / episode.file,
                     frames=episode.frames,
                     caption=clip.caption,
                     statistics=episode.statistics,
-                    labels=labels,
+                    labels=pooled.fill(number, labels, episode.frames),
                     provenance={
                         "source": plan.title,
                         "source_path": clip.relative_path,
@@ -341,24 +347,12 @@ def _assemble(
             )
             bar.update(1)
         assembler.finish()
+    pooled.write(target)
     write_card(target, summary, config.license)
 
 
-def _label_features(plans: list[SourcePlan]) -> dict[str, dict]:
-    """Label features that all sources share; a frame without a label cannot be stored beside one with."""
-    features = [plan.source.label_features() for plan in plans]
-    for plan, other in zip(plans, features, strict=True):
-        if other != features[0]:
-            raise ImportSettingsError(
-                f"Labels can only be kept when every source has the same ones, but {plans[0].title} gives "
-                f"{_shapes(features[0])} and {plan.title} gives {_shapes(other)}: drop keep_actions and keep_state, or "
-                "import the labelled source by itself."
-            )
-    return features[0] if features else {}
-
-
-def _shapes(features: dict[str, dict]) -> str:
-    return ", ".join(f"{key} {list(value['shape'])}" for key, value in features.items()) or "none"
+def _pooled_labels(plans: list[SourcePlan]) -> PooledLabels:
+    return PooledLabels.of([plan.title for plan in plans], [plan.source.label_features() for plan in plans])
 
 
 # ── steps ─────────────────────────────────────────────────────────────────────
@@ -478,7 +472,7 @@ def _encode(
 def _dry_run(config: ImportConfig, settings: WriteSettings, root: Path) -> Outcome:
     """Say what would be written. Sizes come from encoding the start of a few clips in memory."""
     plans = list_sources(config.all_sources(), config.seed)
-    _label_features(plans)
+    _pooled_labels(plans)
     workers = os.cpu_count() or 1 if config.workers is None else config.workers
     with (
         WorkerPool(workers, settings, None) as pool,
@@ -755,6 +749,8 @@ def merge_shards(config: ImportConfig, root: Path) -> Outcome:
         repo_ids=[config.repo_id] * len(roots), aggr_repo_id=config.repo_id, roots=roots, aggr_root=target
     )
     write_provenance(list(merged_provenance(roots)), target)
+    if (roots[0] / LABELS_PATH).is_file():
+        shutil.copy(roots[0] / LABELS_PATH, target / LABELS_PATH)
     merged = _merged_summary(summaries)
     write_card(target, merged, config.license)
     _write_summary(merged, target / SUMMARY_NAME, config.summary_path)
@@ -796,15 +792,29 @@ def _merged_summary(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 _SUMMED = ("episodes", "frames", "hours", "seconds_under_min_episode_s", "seconds_without_motion")
 
 
+def _push_again(config: ImportConfig, root: Path) -> Outcome:
+    summary = _read_json(root / SUMMARY_NAME)
+    if summary is None:
+        raise ImportSettingsError(
+            f"--root={root} holds no imported dataset to push, and there is no source to import one from: set "
+            "--source.type and --source.path, or another --root."
+        )
+    if config.repo_id != summary["repo_id"]:
+        from lawm_lerobot.datasets.card import write_card
+
+        summary["repo_id"] = config.repo_id
+        write_card(root, summary, config.license)  # its commands name the repository
+        _write_summary(summary, root / SUMMARY_NAME, config.summary_path)
+    _push(config, root)
+    return Outcome(summary, root)
+
+
 def _push(config: ImportConfig, root: Path) -> None:
     from lawm_lerobot.datasets.card import push
+    from lawm_lerobot.pretraining.hub_errors import HubError
 
     try:
-        push(config.repo_id, root, config.license, config.private)
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImportSettingsError(
-            f"The dataset is complete in {root}, but --push_to_hub failed ({reason}): upload it later with "
-            f"LeRobotDataset({config.repo_id!r}, root={str(root)!r}).push_to_hub()."
-        ) from error
-    print(f"Pushed {readable(str(root))} to {config.repo_id}")
+        address = push(config.repo_id, root, config.private)
+    except (HubError, ValueError) as error:
+        raise ImportSettingsError(" ".join(str(error).split())) from error
+    print(f"Pushed {readable(str(root))} to {address}")
