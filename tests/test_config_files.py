@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import draccus
+import pytest
 import yaml
 from datasets_on_the_spot import make_dataset
 from training import TINY_LAWM, lerobot_train
+
+from lawm_lerobot.evaluation.benchmark.plan import BenchmarkConfig
+from lawm_lerobot.evaluation.benchmark.stages import plan_cells
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -31,8 +36,20 @@ def test_pretraining_and_finetuning_files_train(tmp_path: Path) -> None:
     assert not any(name.startswith("pretraining.") for name in finetuned.tensors())
 
 
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu"])
+def test_benchmark_presets_can_be_planned(preset: str) -> None:
+    file = CONFIGS / "benchmark" / f"{preset}.yaml"
+    cfg = draccus.parse(BenchmarkConfig, args=[f"--config_path={file}"])
+    cfg.check()
+    plans = plan_cells(cfg)
+    assert {plan.cell.arm for plan in plans} == set(cfg.arms)
+    assert len({plan.key for plan in plans}) > len(cfg.seeds)
+    assert all(stage.seconds < 8 * 60 for plan in plans for stage in plan.stages() if preset != "cpu")
+
+
 def test_no_training_file_is_untested() -> None:
     # configs/import/ is read by lawm-import-videos, whose tests parse it.
+    assert {file.stem for file in (CONFIGS / "benchmark").glob("*.yaml")} == {"smoke", "cpu", "gpu"}
     files = {file.name for file in CONFIGS.glob("*.yaml")}
     assert files == {"lawm_act_pretrain.yaml", "lawm_act_finetune.yaml"}
     for file in files:
