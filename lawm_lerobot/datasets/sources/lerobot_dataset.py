@@ -31,8 +31,8 @@ class LeRobotSource(VideoSource):
         revision: Hub revision.
         cameras: Which image features, e.g. [observation.images.top]; empty: all of them.
         episodes: Which episodes; empty: all of them.
-        keep_actions: Keep `action` as labels. Every source of a mixture must then have actions of the same shape.
-        keep_state: Keep `observation.state`, on the same condition.
+        keep_actions: Keep `action` as labels. Sources of a mixture may differ in them or have none, see docs/labels.md.
+        keep_state: Keep `observation.state`. Every source of a mixture must then have one of the same shape.
     """
 
     repo_id: str = ""

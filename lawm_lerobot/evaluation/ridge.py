@@ -1,0 +1,125 @@
+"""Ridge regression whose penalty and whose R2 come from held-out episodes.
+
+Letters: N rows (frames or transitions), D inputs, A outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Per row, so that a penalty means the same for few rows and for many.
+PENALTIES = tuple(10.0**exponent for exponent in range(-5, 4))
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A fitted linear map with standardised inputs."""
+
+    mean: np.ndarray
+    """(D,) of the inputs"""
+    scale: np.ndarray
+    """(D,) their standard deviation, 1 where they do not vary"""
+    weights: np.ndarray
+    """(D,A)"""
+    bias: np.ndarray
+    """(A,)"""
+    penalty: float
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """(N,D) -> (N,A)"""
+        return (inputs - self.mean) / self.scale @ self.weights + self.bias
+
+
+def _fit_path(
+    inputs: np.ndarray, targets: np.ndarray, penalties: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (D,), scale (D,), bias (A,) and, from one SVD, the weights (P,D,A) of every penalty."""
+    mean, scale, bias = inputs.mean(0), inputs.std(0), targets.mean(0)
+    scale = np.where(scale > 1e-8, scale, 1.0)
+    u, s, vt = np.linalg.svd((inputs - mean) / scale, full_matrices=False)  # (N,r), (r,), (r,D)
+    rotated = u.T @ (targets - bias)  # (r,A)
+    strength = np.asarray(penalties)[:, None] * len(inputs)  # (P,1)
+    shrunk = (s / (s**2 + strength))[:, :, None] * rotated  # (P,r,A)
+    return mean, scale, bias, vt.T @ shrunk  # (D,r) @ (P,r,A) -> (P,D,A)
+
+
+def fit_ridge(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    penalties: tuple[float, ...] = PENALTIES,
+    folds: int = 5,
+    seed: int = 0,
+) -> Ridge:
+    """Fit with the penalty that predicts held-out groups best.
+
+    Args:
+        inputs: (N,D).
+        targets: (N,A). Each dimension counts by its share of explained variance, whatever its unit.
+        groups: (N,) what must not be on both sides of a split: the episode of each row.
+        penalties: To choose from, per row of standardised inputs.
+        folds: Of the cross-validation; as many as there are groups if those are fewer. With one group the
+            largest penalty is taken, since nothing can be held out.
+        seed: Of the assignment of groups to folds.
+    """
+    inputs, targets = np.asarray(inputs, np.float64), np.asarray(targets, np.float64)
+    best = len(penalties) - 1
+    fold = group_folds(groups, folds, seed)
+    if fold.max() > 0:
+        spread = np.where(targets.std(0) > 1e-8, targets.std(0), 1.0)  # (A,)
+        error = np.zeros(len(penalties))
+        for held in range(fold.max() + 1):
+            train, test = fold != held, fold == held
+            mean, scale, bias, weights = _fit_path(inputs[train], targets[train], penalties)
+            predicted = (inputs[test] - mean) / scale @ weights + bias  # (P,N,A)
+            error += (((predicted - targets[test]) / spread) ** 2).sum((1, 2))
+        best = int(error.argmin())
+    mean, scale, bias, weights = _fit_path(inputs, targets, (penalties[best],))
+    return Ridge(mean, scale, weights[0], bias, penalties[best])
+
+
+def held_out_predictions(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    penalties: tuple[float, ...] = PENALTIES,
+    folds: int = 5,
+    seed: int = 0,
+) -> np.ndarray:
+    """(N,A): each row predicted by a `fit_ridge` that saw nothing of its group, in the choice of penalty either.
+
+    Raises:
+        ValueError: If there is one group only.
+    """
+    fold = group_folds(groups, folds, seed)
+    if fold.max() == 0:
+        raise ValueError("held-out predictions need at least two groups (episodes), found one")
+    predicted = np.empty(targets.shape)
+    for held in range(fold.max() + 1):
+        train, test = fold != held, fold == held
+        model = fit_ridge(inputs[train], targets[train], groups[train], penalties, folds, seed)
+        predicted[test] = model.predict(inputs[test])
+    return predicted
+
+
+def group_folds(groups: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
+    """(N,) the fold 0.. of each row; the rows of a group share one, and the folds are equally many groups."""
+    names, members = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    return (order % max(min(folds, len(names)), 1))[members]
+
+
+def r2_per_dimension(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """(N,A), (N,A) -> (A,) explained variance: 1 perfect, 0 as good as the mean of these targets, NaN if they are constant."""
+    residual = ((targets - predicted) ** 2).sum(0)
+    total = ((targets - targets.mean(0)) ** 2).sum(0)
+    varies = total > 1e-12 * len(targets) * (1.0 + targets.mean(0) ** 2)
+    return np.where(varies, 1.0 - residual / np.where(varies, total, 1.0), np.nan)
+
+
+def overall_r2(targets: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean of `r2_per_dimension` over the dimensions that vary; NaN if none does."""
+    r2 = r2_per_dimension(targets, predicted)
+    return float(np.nanmean(r2)) if np.isfinite(r2).any() else float("nan")
