@@ -13,11 +13,11 @@ from training import finetune, pretrain
 
 from lawm_lerobot.evaluation.imagination import (
     Clips,
-    _telling_clips,
     latent_health,
     load_pretraining_checkpoint,
     pretraining_batches,
     save_imagination_strip,
+    telling_clips,
 )
 from lawm_lerobot.evaluation.statistics import SuccessRate, difference_interval, verdict
 
@@ -96,6 +96,6 @@ def test_shown_clips_move_are_whole_and_differ() -> None:
     valid = torch.ones(6, 2, dtype=torch.bool)
     valid[0, 1] = False  # moves most, but runs past the end of its episode
     latents = torch.tensor([9.0, 0.0, 0.1, 1.0, 5.0, 7.0])[:, None, None].expand(6, 2, 1)
-    chosen, other = _telling_clips(Clips(frames, valid, latents, latents), 2)
+    chosen, other = telling_clips(Clips(frames, valid, latents, latents), 2)
     assert chosen.tolist() == [1, 3]  # of the movers 1, 2, 3: the first, and the one least like it
     assert other.tolist() == [3, 1]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.factory import resolve_delta_timestamps
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies import get_policy_class, make_pre_post_processors
@@ -19,6 +21,8 @@ import lawm_lerobot.policies  # noqa: F401  registers the types that a checkpoin
 from lawm_lerobot.pretraining.configuration import LawmConfig
 from lawm_lerobot.pretraining.latent_action import POLICY
 from lawm_lerobot.pretraining.policy import LawmPolicy
+
+Preprocessor = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -35,13 +39,19 @@ class Clips:
     """(B,H,Z) the policy's own, from x_0 alone"""
 
 
-def load_pretraining_checkpoint(path: str | Path) -> tuple[LawmPolicy, Any]:
+def load_pretraining_checkpoint(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[LawmPolicy, Preprocessor]:
     """The policy, in evaluation mode, and its preprocessor.
+
+    Args:
+        path: Directory or Hub id.
+        overrides: Flags of the policy's config, without ``--policy.`` (``--device=cpu``).
 
     Raises:
         ValueError: If the checkpoint is not one of pretraining.
     """
-    config = PreTrainedConfig.from_pretrained(path)
+    config = PreTrainedConfig.from_pretrained(path, cli_overrides=list(overrides))
     if not isinstance(config, LawmConfig) or not config.pretraining:
         stage = getattr(config, "stage", "none")
         raise ValueError(
@@ -57,30 +67,58 @@ def load_pretraining_checkpoint(path: str | Path) -> tuple[LawmPolicy, Any]:
     return policy, preprocessor
 
 
-def pretraining_batches(
-    policy: LawmPolicy, preprocessor: Any, repo_id: str, root: Path | None, clips: int, batch_size: int = 32
+def open_clips(config: LawmConfig, repo_id: str, root: Path | None) -> LeRobotDataset:
+    """The dataset, each of whose items is a pretraining clip that starts there."""
+    meta = LeRobotDatasetMetadata(repo_id, root=root)
+    deltas = resolve_delta_timestamps(config, meta)
+    return LeRobotDataset(repo_id, root=root, delta_timestamps=deltas, return_uint8=True)
+
+
+def preprocessed_batches(
+    dataset: LeRobotDataset, picks: Sequence[int], preprocessor: Preprocessor, batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
-    """Preprocessed pretraining batches of clips spread evenly over a dataset."""
-    meta = LeRobotDataset(repo_id, root=root, return_uint8=True).meta
-    dataset = LeRobotDataset(
-        repo_id, root=root, delta_timestamps=resolve_delta_timestamps(policy.config, meta), return_uint8=True
-    )
-    # Half a step in from either end: the very first and last frames of a recording are the least typical.
-    picks = ((np.arange(clips) + 0.5) * len(dataset) / clips).astype(int)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.Subset(dataset, picks.tolist()), batch_size=min(batch_size, clips)
-    )
+    """Preprocessed pretraining batches of the clips that start at given frames of `open_clips`."""
+    loader = torch.utils.data.DataLoader(torch.utils.data.Subset(dataset, picks), batch_size=batch_size)
     for batch in loader:
-        for key in meta.camera_keys:
+        for key in dataset.meta.camera_keys:
             batch[key] = batch[key].float() / 255
         yield preprocessor(batch)
+
+
+def pretraining_batches(
+    policy: LawmPolicy,
+    preprocessor: Preprocessor,
+    repo_id: str,
+    root: Path | None,
+    clips: int,
+    batch_size: int = 32,
+) -> Iterator[dict[str, Any]]:
+    """Preprocessed pretraining batches of clips spread evenly over a dataset."""
+    dataset = open_clips(policy.config, repo_id, root)
+    return preprocessed_batches(dataset, spread(len(dataset), clips), preprocessor, min(batch_size, clips))
+
+
+def spread(total: int, count: int) -> list[int]:
+    """``count`` indices spread evenly over ``range(total)``."""
+    # Half a step in from either end: the very first and last frames of a recording are the least typical.
+    return ((np.arange(count) + 0.5) * total / count).astype(int).tolist()
+
+
+@torch.no_grad()
+def plan_latents(policy: LawmPolicy, batch: dict[str, Any]) -> Tensor:
+    """(B,H,Z): the policy's own latents for x_0 of a preprocessed pretraining batch."""
+    seen = policy.policy_batch(batch)
+    if policy.differentiable_latents():
+        return policy.predict_latents(seen).float()
+    # The wrapped policy's own way to act; `LawmPolicy` refuses that to whoever controls something.
+    return policy.latents_in(super(LawmPolicy, policy).predict_action_chunk(seen)).float()
 
 
 @torch.no_grad()
 def encode_clips(policy: LawmPolicy, batch: dict[str, Any]) -> Clips:
     """Frames and latents of a preprocessed pretraining batch."""
     frames, valid = policy.clip(batch)
-    planned = policy.predict_latents(policy.policy_batch(batch))  # (B,H,Z)
+    planned = plan_latents(policy, batch)
     if policy.config.latent_action.source == POLICY:
         planned = policy.pretraining.latent_norm(planned, valid)
         return Clips(frames, valid, planned, planned)
@@ -101,15 +139,14 @@ def latent_health(policy: LawmPolicy, batches: Iterator[dict[str, Any]]) -> dict
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def _telling_clips(clips: Clips, count: int) -> tuple[Tensor, Tensor]:
+def telling_clips(clips: Clips, count: int) -> tuple[Tensor, Tensor]:
     """Indices of clips to show (count,), and of each one's least similar companion among them.
 
     The first moves most; each further one is, among the half that moves more, the least like those before.
     """
     # Whole clips only: past the episode's end there is nothing real to compare with.
-    motion = (clips.frames[:, 1:] - clips.frames[:, :1]).square().mean((1, 2, 3, 4)) * clips.valid.all(
-        1
-    )  # (B)
+    motion = (clips.frames[:, 1:] - clips.frames[:, :1]).square().mean((1, 2, 3, 4))  # (B)
+    motion = motion * clips.valid.all(1)
     movers = motion.argsort(descending=True)[: max(len(motion) // 2, min(count, len(motion)))]
     latents = clips.inferred[movers].flatten(1)  # (movers,H*Z)
     distance = torch.cdist(latents, latents)  # (movers,movers)
@@ -128,15 +165,10 @@ def save_imagination_strip(policy: LawmPolicy, batch: dict[str, Any], file: Path
     seen x_0 only; and from the latents of the shown clip that is least like it, which must look wrong if the
     latents mean anything.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     clips = encode_clips(policy, batch)
     world_model = policy.pretraining.world_model
-    chosen, other = _telling_clips(clips, rows)
-    strips: list[tuple[str, Tensor]] = []
+    chosen, other = telling_clips(clips, rows)
+    strips = {"real": clips.frames[chosen]}
     for title, latents in (
         ("imagined, inferred latents", clips.inferred[chosen]),
         ("imagined, policy's plan", clips.planned[chosen]),
@@ -145,31 +177,46 @@ def save_imagination_strip(policy: LawmPolicy, batch: dict[str, Any], file: Path
         if title == "imagined, policy's plan" and policy.config.latent_action.source == POLICY:
             continue
         imagined = world_model.imagine(clips.frames[chosen, 0], latents)  # (rows,H,C,h,w)
-        strips.append((title, torch.cat([clips.frames[chosen, :1], imagined], 1)))
-    strips.insert(0, ("real", clips.frames[chosen]))
+        strips[title] = torch.cat([clips.frames[chosen, :1], imagined], 1)
+    return draw_strips(strips, frame_titles(policy.config), file)
 
-    horizon = clips.frames.shape[1] - 1
-    step = policy.config.latent_action.stride / (policy.config.dataset_fps or 1)
-    lines = len(chosen) * len(strips)
-    figure, axes = plt.subplots(
-        lines,
-        horizon + 1,
-        figsize=(1.1 * (horizon + 1) + 2, 1.1 * lines),
-        squeeze=False,
-        layout="constrained",
+
+def frame_titles(config: LawmConfig) -> list[str]:
+    """Names of a clip's T frames: seconds where the checkpoint knows its frame rate."""
+    step, fps = config.latent_action.stride, config.dataset_fps
+    return [f"{k * step / fps:.2f} s" if fps else f"x_{k}" for k in range(config.latent_action.horizon + 1)]
+
+
+def draw_strips(strips: dict[str, Tensor], columns: Sequence[str], file: Path) -> Path:
+    """A picture of clips, one below the other, each as one line of frames per strip.
+
+    Args:
+        strips: Title -> frames (rows,T,C,h,w) in [0, 1], the same clips in each.
+        columns: Names of the T frames.
+        file: PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    stacked = torch.stack(list(strips.values()), 1).float().clamp(0, 1).cpu()  # (rows,strips,T,C,h,w)
+    rows, lines, time, _, height, width = stacked.shape
+    gap = max(1, height // 16)
+    tiles = F.pad(stacked, (0, gap, 0, gap), value=1.0)  # (...,h+gap,w+gap), white
+    per_clip = tiles.permute(0, 1, 4, 2, 5, 3).reshape(rows, lines * (height + gap), time * (width + gap), 3)
+    per_clip = F.pad(per_clip, (0, 0, 0, 0, 0, 3 * gap), value=1.0)  # more room between clips than within one
+    mosaic = per_clip.flatten(0, 1)[: -4 * gap, :-gap].numpy()
+
+    figure, axis = plt.subplots(
+        figsize=(1.1 * time + 2.2, 1.1 * time * mosaic.shape[0] / mosaic.shape[1] + 0.3), layout="constrained"
     )
-    for clip in range(len(chosen)):
-        for strip, (title, frames) in enumerate(strips):
-            for k in range(horizon + 1):
-                axis = axes[clip * len(strips) + strip][k]
-                axis.imshow(frames[clip, k].clamp(0, 1).permute(1, 2, 0).cpu().numpy())
-                axis.set_xticks([])
-                axis.set_yticks([])
-                if clip == strip == 0:
-                    axis.set_title(f"{k * step:.2f} s" if policy.config.dataset_fps else f"x_{k}", fontsize=8)
-            axes[clip * len(strips) + strip][0].set_ylabel(
-                title, rotation=0, ha="right", va="center", fontsize=8
-            )
-    figure.savefig(file, dpi=100)
+    axis.imshow(mosaic, interpolation="nearest")
+    axis.set_xticks((np.arange(time) + 0.5) * (width + gap), columns, fontsize=8)
+    tops = np.arange(rows)[:, None] * per_clip.shape[1] + np.arange(lines) * (height + gap)
+    axis.set_yticks(tops.flatten() + height / 2, list(strips) * rows, fontsize=8)
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    figure.savefig(file, dpi=100, bbox_inches="tight")
     plt.close(figure)
     return file
