@@ -1,16 +1,22 @@
-"""Compare world models under `latent_action.source=inverse_dynamics`: what their latents know, and what they cost.
+"""Compare settings of latent learning (`latent_action.source=inverse_dynamics`): what latents know, and what they cost.
 
     python examples/make_metaworld_dataset.py --tasks=reach-v3,push-v3,drawer-open-v3,door-open-v3,window-open-v3 \\
         --episodes=12 --noise=0.2 --record_executed=true --size=64 --seed=20000 --repo_id=local/probe --root=data/probe
-    python tools/compare_world_models.py --root=data/probe --output=docs/results/world_models.json
+    python tools/compare_settings.py --root=data/probe --output=docs/results/settings.json
+    python tools/compare_settings.py --root=data/probe --output=docs/results/world_models.json \\
+        --settings='["default", "world_model.type=rssm world_model.size=3m"]'
 
-Trains world model and inverse dynamics without a policy, on nine tenths of the episodes, and measures on the rest:
+A setting is what differs from the defaults. Each trains world model and inverse dynamics without a policy, on nine
+tenths of the episodes, and measures on the rest:
 
 - open-loop error over that of copying x_0, and over that with another clip's latents;
 - R2 of a ridge regression from z_k to the mean true action over its stride, fitted on the training episodes: the
-  latents have never seen an action. Once for the action itself, and once for what of it changes within an episode,
-  since an effort that is the same throughout a task can be read off what the task looks like;
+  latents have never seen an action. Once for the action itself; once for what of it changes within an episode,
+  since an effort that is the same throughout a task can be read off what the task looks like; and once for the action
+  with two labelled episodes of each task only, the penalty cross-validated over them;
 - milliseconds of CPU time a training step.
+
+An interrupted comparison goes on with the settings that are not in the output yet.
 """
 
 import json
@@ -22,13 +28,33 @@ from pathlib import Path
 import draccus
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 from tqdm import tqdm, trange
 
+from lawm_lerobot.evaluation.ridge import fit_ridge, r2_per_dimension
 from lawm_lerobot.pretraining.latent_action import LatentActionConfig
 from lawm_lerobot.pretraining.objective import LatentActionPretraining
 from lawm_lerobot.world_models import InverseDynamicsConfig, WorldModelConfig
+
+DEFAULT = "default"
+SETTINGS = (
+    DEFAULT,
+    "latent_action.dim=2",
+    "latent_action.dim=4",
+    "latent_action.dim=16",
+    "latent_action.horizon=4",
+    "latent_action.stride=2",
+    "latent_action.stride=8",
+    "latent_action.noise=0",
+    "latent_action.noise=0.3",
+    "idm.random_shift=0",
+    "idm.context=0",
+    "world_model.image_size=32",
+    "world_model.motion_weight=0",
+    "world_model.type=rssm world_model.size=3m",
+)
 
 
 @dataclass
@@ -36,13 +62,27 @@ class CompareConfig:
     root: Path  # of a LeRobotDataset with actions
     output: Path
     repo_id: str = "local/probe"
-    models: list[str] = field(default_factory=lambda: ["recurrent/2m", "rssm/3m", "rssm/12m"])  # type/size
+    settings: list[str] = field(default_factory=lambda: list(SETTINGS))
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     steps: int = 400
     batch_size: int = 8
     lr: float = 3e-4
     threads: int = 1
+
+
+@dataclass
+class Setting:
+    """The part of a policy's configuration that latent learning depends on."""
+
     latent_action: LatentActionConfig = field(default_factory=LatentActionConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig.default)
+    idm: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+
+    @classmethod
+    def parse(cls, text: str) -> "Setting":
+        """``latent_action.dim=4 idm.context=0``, or ``default``."""
+        flags = [] if text == DEFAULT else [f"--{flag}" for flag in text.split()]
+        return draccus.parse(cls, args=flags)
 
 
 class Video:
@@ -57,23 +97,34 @@ class Video:
         ends = np.array(dataset.meta.episodes["dataset_to_index"])
         starts = np.array(dataset.meta.episodes["dataset_from_index"])
         episode = np.repeat(np.arange(len(ends)), ends - starts)
-        self.end = torch.tensor(ends[episode])  # (N)
+        self.episode, self.end = episode, torch.tensor(ends[episode])  # (N), (N)
         of_episode = torch.tensor(episode)[:, None].expand_as(self.actions)
         means = torch.zeros(len(ends), self.actions.shape[1]).scatter_reduce(
             0, of_episode, self.actions, "mean", include_self=False
         )  # (episodes,A)
         self.changes = self.actions - means[torch.tensor(episode)]  # (N,A)
-        self.stride, self.horizon = cfg.latent_action.stride, cfg.latent_action.horizon
-        usable = np.arange(len(episode)) + self.stride < ends[episode]
-        self.train = np.flatnonzero(usable & (episode % 10 != 9))
-        self.test = np.flatnonzero(usable & (episode % 10 == 9))
+        tasks = np.array(dataset.hf_dataset["task_index"])[starts]
+        # The first two episodes of each task.
+        self.labelled = [e for task in np.unique(tasks) for e in np.flatnonzero(tasks == task)[:2]]
 
-    def clips(self, first: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Clips that start at the given frames: frames (B,T,C,h,w) in [0, 1], valid (B,H)."""
+    def use(self, latent: LatentActionConfig) -> None:
+        """Split the frames that can start a clip: every tenth episode is for the test."""
+        self.stride, self.horizon = latent.stride, latent.horizon
+        usable = np.arange(len(self.episode)) + self.stride < self.end.numpy()
+        self.train = np.flatnonzero(usable & (self.episode % 10 != 9))
+        self.test = np.flatnonzero(usable & (self.episode % 10 == 9))
+        self.few = np.flatnonzero(usable & np.isin(self.episode, self.labelled))
+
+    def clips(self, first: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+        """Clips that start at the given frames: frames (B,T,C,size,size) in [0, 1], valid (B,H)."""
         start = torch.from_numpy(first)
         index = start[:, None] + self.stride * torch.arange(self.horizon + 1)  # (B,T)
         valid = index[:, 1:] < self.end[start][:, None]
-        return self.frames[index.clamp_max(self.end[start][:, None] - 1)] / 255, valid
+        frames = self.frames[index.clamp_max(self.end[start][:, None] - 1)] / 255  # (B,T,C,h,w)
+        if frames.shape[-1] != size:
+            flat = F.interpolate(frames.flatten(0, 1), (size, size), mode="bilinear", antialias=True)
+            frames = flat.unflatten(0, frames.shape[:2])
+        return frames, valid
 
     def over_transition(self, actions: Tensor, first: np.ndarray) -> np.ndarray:
         """Actions (N,A) averaged over the frames of the transitions that start at ``first``: (B,A)."""
@@ -89,16 +140,16 @@ def ridge_r2(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarra
     return np.where(total > 0, 1 - ((x_test @ weights - y_test) ** 2).sum(0) / np.maximum(total, 1e-12), 0.0)
 
 
-def run(cfg: CompareConfig, video: Video, model: str, seed: int) -> dict[str, object]:
-    kind, size = model.split("/")
+def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, object]:
+    setting = Setting.parse(text)
+    latent, world_model, size = setting.latent_action, setting.world_model, setting.world_model.image_size
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    latent, image_size = cfg.latent_action, video.frames.shape[-1]
-    world_model = WorldModelConfig.get_choice_class(kind)(size=size, image_size=image_size)
+    video.use(latent)
     objective = LatentActionPretraining(
         latent,
         world_model.build(latent.dim, latent.horizon),
-        InverseDynamicsConfig().build(latent.dim, image_size),
+        setting.idm.build(latent.dim, size),
     )
     optimizer = torch.optim.AdamW(objective.parameters(), lr=cfg.lr, weight_decay=1e-4)
 
@@ -109,8 +160,8 @@ def run(cfg: CompareConfig, video: Video, model: str, seed: int) -> dict[str, ob
         raise AssertionError("source=inverse_dynamics asks the policy for none")
 
     begin = time.process_time()
-    for _ in trange(cfg.steps, desc=f"{model} seed {seed}"):
-        frames, valid = video.clips(rng.choice(video.train, cfg.batch_size))
+    for _ in trange(cfg.steps, desc=f"{text} seed {seed}"):
+        frames, valid = video.clips(rng.choice(video.train, cfg.batch_size), size)
         loss, _, _ = objective(frames, valid, no_latents, no_policy)
         optimizer.zero_grad()
         loss.backward()
@@ -124,7 +175,7 @@ def run(cfg: CompareConfig, video: Video, model: str, seed: int) -> dict[str, ob
         parts = []
         for chunk in np.array_split(first, max(len(first) // 64, 1)):
             with torch.no_grad():
-                parts.append(objective.infer_latents(*video.clips(chunk))[:, 0].numpy())
+                parts.append(objective.infer_latents(*video.clips(chunk, size))[:, 0].numpy())
         return np.concatenate(parts)
 
     fitted = rng.choice(video.train, min(2000, len(video.train)), replace=False)
@@ -135,20 +186,27 @@ def run(cfg: CompareConfig, video: Video, model: str, seed: int) -> dict[str, ob
         r2 = ridge_r2(latents_fitted, targets[0], latents_test, targets[1])
         return [round(float(value), 3) for value in r2]
 
+    few = fit_ridge(
+        first_latents(video.few), video.over_transition(video.actions, video.few), video.episode[video.few]
+    )
+    few_r2 = r2_per_dimension(video.over_transition(video.actions, video.test), few.predict(latents_test))
+
     figures = []
     for chunk in np.array_split(rng.permutation(video.test)[:512], 8):
-        frames, valid = video.clips(chunk)
+        frames, valid = video.clips(chunk, size)
         with torch.no_grad():
             latents = objective.infer_latents(frames, valid)
             output = objective.world_model(frames, latents, valid).metrics
             figures.append({**objective.health(frames, latents, valid), "over_copy": output["mse_over_copy"]})
     return {
-        "model": model,
+        "setting": text,
         "seed": seed,
         "cpu_ms_per_step": round(milliseconds),
         **{key: round(float(np.mean([float(row[key]) for row in figures])), 3) for key in figures[0]},
         "action_r2": probe(video.actions),
         "action_r2_within_episode": probe(video.changes),
+        "action_r2_few_labels": [round(float(value), 3) for value in few_r2],
+        "test_transitions": len(video.test),
     }
 
 
@@ -156,18 +214,24 @@ def run(cfg: CompareConfig, video: Video, model: str, seed: int) -> dict[str, ob
 def main(cfg: CompareConfig) -> None:
     torch.set_num_threads(cfg.threads)
     video = Video(cfg)
-    rows = [run(cfg, video, model, seed) for model in cfg.models for seed in cfg.seeds]
-    result = {
-        "config": {k: v for k, v in draccus.encode(cfg).items() if k not in ("root", "output")},
-        "test_transitions": len(video.test),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "rows": rows,
-    }
+    rows = json.loads(cfg.output.read_text())["rows"] if cfg.output.exists() else []
     cfg.output.parent.mkdir(parents=True, exist_ok=True)
-    cfg.output.write_text(json.dumps(result, indent=2) + "\n")
-    for row in rows:
-        tqdm.write(json.dumps(row))
+    for text in cfg.settings:
+        for seed in cfg.seeds:
+            if any(row["setting"] == text and row["seed"] == seed for row in rows):
+                continue
+            rows.append(run(cfg, video, text, seed))
+            tqdm.write(json.dumps(rows[-1]))
+            config = {k: v for k, v in draccus.encode(cfg).items() if k not in ("root", "output", "settings")}
+            result = {
+                "config": config,
+                "machine": platform.machine(),
+                "torch": torch.__version__,
+                "rows": rows,
+            }
+            partial = cfg.output.with_suffix(".partial")
+            partial.write_text(json.dumps(result, indent=1) + "\n")
+            partial.replace(cfg.output)
 
 
 if __name__ == "__main__":
