@@ -26,7 +26,7 @@ demo: setup ## the whole main job, small: pretrain, finetune, evaluate, export
 
 .PHONY: test
 test: setup ## the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-slow
 test-slow: setup ## the tests that take minutes

@@ -1,4 +1,4 @@
-"""What reaches the policy's weights in pretraining, and what must not. Letters as in DESIGN: B, H, T, C h w, Z."""
+"""What reaches the policy's weights in pretraining, and what must not. Letters as in CONTRIBUTING: B, H, T, C h w, Z."""
 
 from __future__ import annotations
 
