@@ -40,8 +40,9 @@ lint: setup ## ruff, mypy and typos, as in CI
 	$(BIN)/typos
 
 .PHONY: bench
-bench: setup ## the speed figures: importing videos against LeRobot's own recording loop
+bench: setup ## the speed figures: importing videos and controlling an arm, against LeRobot's own
 	$(BIN)/python -m lawm_lerobot.scripts.bench_import
+	$(BIN)/python -m lawm_lerobot.scripts.bench_control
 
 .PHONY: lock
 lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml

@@ -21,7 +21,7 @@ SMALL = ["--batch_size=4", "--steps=2", "--num_workers=0", "--policy.device=cpu"
 NOT_RUN = {
     "pip": "installs; test_packaging.py installs the wheel",
     "make": "test_packaging.py and CI use it",
-    "lerobot-rollout": "moves a real arm",
+    "lerobot-rollout": "moves a real arm; test_so101.py runs it on an emulated one",
 }
 
 
@@ -43,7 +43,8 @@ def test_every_command_is_run_or_has_a_reason_not_to_be() -> None:
     found = {
         words[0] for section in re.findall(r"^## (.+)$", README, re.MULTILINE) for words in commands(section)
     }
-    assert found == {"lerobot-train", "lawm-export", "lawm-import-videos"} | set(NOT_RUN)
+    ours = {"lawm-export", "lawm-import-videos", "lawm-inspect", "lawm-label-actions", "lawm-benchmark"}
+    assert found == {"lerobot-train"} | ours | set(NOT_RUN)
 
 
 def test_the_three_steps_of_use(tmp_path: Path) -> None:
@@ -62,6 +63,16 @@ def test_the_three_steps_of_use(tmp_path: Path) -> None:
         run(words, tmp_path)
     assert ran == ["lerobot-train", "lerobot-train", "lawm-export"]
     assert (tmp_path / "outputs" / "act" / "model.safetensors").is_file()
+
+    inspecting, labelling, comparing = commands("See, label, compare")
+    run([*inspecting, "--clips=8"], tmp_path)
+    assert (tmp_path / "outputs" / "inspection" / "report.html").is_file()
+    # Untrained latents tell nothing of random actions, and the command refuses to label by them.
+    refusal = subprocess.run([BIN / labelling[0], *labelling[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert refusal.returncode != 0
+    assert "no better than" in refusal.stderr
+    # test_benchmark.py runs this file.
+    assert comparing == ["lawm-benchmark", "--config_path=configs/benchmark/smoke.yaml"]
 
 
 def test_lerobot_finds_the_plugin_by_itself() -> None:

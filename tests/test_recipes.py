@@ -20,7 +20,6 @@ from lerobot.configs.train import TrainPipelineConfig
 from training import run_command
 
 from lawm_lerobot.datasets.importer import ImportConfig
-from lawm_lerobot.policies.multi_task_dit.configuration_lawm_multi_task_dit import LawmMultiTaskDiTConfig
 from lawm_lerobot.scripts.lawm_export import ExportConfig
 
 REPOSITORY = Path(__file__).parent.parent
@@ -59,79 +58,95 @@ def leave_checkpoint(cfg: TrainPipelineConfig) -> None:
     cfg.policy._save_pretrained(checkpoint)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that sees the repository's files and nothing else."""
-    for name in ("configs", "examples"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_suite_flags(folder: Path, monkeypatch: pytest.MonkeyPatch, sentences: list[str]) -> None:
+def write_suite_flags(folder: Path, sentences: list[str]) -> None:
     """Run the page's script on a small dataset of two tasks and a LIBERO whose suite has `sentences`."""
     root = folder / "libero"
     if not root.exists():
-        make_dataset(root, tasks=("push the square", "lift the square"), lengths=(256, 5, 512), size=16)
+        make_dataset(root, cameras=(), tasks=("push the square", "lift the square"), lengths=(100, 5, 92))
     metadata = lerobot.datasets.LeRobotDatasetMetadata
     suite = SimpleNamespace(
         n_tasks=len(sentences), get_task=lambda task: SimpleNamespace(language=sentences[task])
     )
-    benchmark = SimpleNamespace(get_benchmark_dict=lambda: {"libero_spatial": lambda: suite})
     libero = ModuleType("libero.libero")
-    libero.benchmark = benchmark  # type: ignore[attr-defined]
-    with monkeypatch.context() as patch:
+    libero.benchmark = SimpleNamespace(  # type: ignore[attr-defined]
+        get_benchmark_dict=lambda: {"libero_spatial": lambda: suite}
+    )
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "libero", ModuleType("libero"))
         patch.setitem(sys.modules, "libero.libero", libero)
         patch.setattr(
             lerobot.datasets, "LeRobotDatasetMetadata", lambda repo_id: metadata(repo_id, root=root)
         )
         patch.setattr(sys, "argv", ["-", "libero_spatial"])
+        patch.chdir(folder)
         exec(SUITE_SCRIPT, {})
 
 
-def test_every_command_is_accepted_and_reads_what_an_earlier_one_wrote(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_suite_flags(folder, monkeypatch, ["push the square"])
-    datasets, counts = set(), dict.fromkeys(("train", "eval", "import", "export"), 0)
-    for words in commands():
-        if words[0] == "xargs":
-            words = [*words[3:], *Path(words[2]).read_text().split()]
-        name, flags = words[0], words[1:]
-        if name == "lerobot-train":
-            counts["train"] += 1
-            cfg = parsed(TrainPipelineConfig, flags)
-            if cfg.dataset.root is not None and cfg.dataset.root.startswith("data/recipes"):
-                assert any(cfg.dataset.root.startswith(root) for root in datasets), words
-            leave_checkpoint(cfg)
-        elif name == "lerobot-eval":
-            counts["eval"] += 1
-            assert parsed(EvalPipelineConfig, flags).policy.stage == "finetune", words
-        elif name == "lawm-import-videos":
-            counts["import"] += 1
-            config = draccus.parse(ImportConfig, args=flags)
-            config.check()
-            datasets.add(str(config.root))
-        elif name == "lawm-export":
-            counts["export"] += 1
-            assert parsed(ExportConfig, flags).output_dir == Path("outputs/so101_act")
-            assert Path(flags[0].removeprefix("--policy.path=")).is_dir()
-        else:
-            assert name in SHELL, words
-            if name == "hf":
-                datasets.add(words[-1].removeprefix("--local-dir="))
-    assert counts == {"train": 12, "eval": 5, "import": 3, "export": 1}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory that sees the repository's files and nothing else."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for name in ("configs", "examples"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    return folder
 
 
-def test_suite_script_chooses_the_suites_episodes_and_counts_their_epochs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_suite_flags(folder, monkeypatch, ["push the square"])
-    # Episodes 0 and 2 of 256 and 512 frames: three batches an epoch.
-    assert Path("libero_spatial.flags").read_text() == "--dataset.episodes=[0,2] --steps=315\n"
+@pytest.fixture(scope="module")
+def configs(folder: Path) -> dict[str, list[Any]]:
+    """By command, the configurations of the whole page, each read after what the commands before it left."""
+    write_suite_flags(folder, ["push the square"])
+    kinds = {
+        "lerobot-train": TrainPipelineConfig,
+        "lerobot-eval": EvalPipelineConfig,
+        "lawm-export": ExportConfig,
+    }
+    found: dict[str, list[Any]] = {name: [] for name in (*kinds, "lawm-import-videos")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for words in commands():
+            if words[0] == "xargs":
+                words = [*words[3:], *Path(words[2]).read_text().split()]
+            name, flags = words[0], words[1:]
+            if name in kinds:
+                found[name].append(parsed(kinds[name], flags))
+                if name == "lerobot-train":
+                    leave_checkpoint(found[name][-1])
+            elif name == "lawm-import-videos":
+                found[name].append(draccus.parse(ImportConfig, args=flags))
+            else:
+                assert name in SHELL, words
+    return found
+
+
+def test_every_command_is_accepted(configs: dict[str, list[Any]]) -> None:
+    assert {name: len(found) for name, found in configs.items()} == {
+        "lerobot-train": 12,
+        "lerobot-eval": 5,
+        "lawm-export": 1,
+        "lawm-import-videos": 3,
+    }
+    for config in configs["lawm-import-videos"]:
+        config.check()
+
+
+def test_commands_read_what_earlier_ones_wrote(configs: dict[str, list[Any]], folder: Path) -> None:
+    # A --policy.path that nothing had written would have stopped lerobot-train and lerobot-eval while parsing.
+    assert all(config.policy.stage == "finetune" for config in configs["lerobot-eval"])
+    assert (folder / re.findall(r"lawm-export --policy.path=(\S+)", PAGE)[0]).is_dir()
+    written = {str(config.root) for config in configs["lawm-import-videos"]}
+    written |= set(re.findall(r"--local-dir=(\S+)", PAGE))
+    roots = [config.dataset.root or "" for config in configs["lerobot-train"]]
+    recipes = [root for root in roots if root.startswith("data/recipes/")]
+    assert len(recipes) == 6
+    assert all(any(Path(root).is_relative_to(place) for place in written) for root in recipes)
+
+
+def test_suite_script_chooses_the_suites_episodes_and_counts_their_epochs(folder: Path) -> None:
+    write_suite_flags(folder, ["push the square"])
+    # Episodes 0 and 2 of 100 and 92 frames: 105 * 192 / 256 steps.
+    assert (folder / "libero_spatial.flags").read_text() == "--dataset.episodes=[0,2] --steps=79\n"
     with pytest.raises(SystemExit, match="No episode of the dataset says: fold the square"):
-        write_suite_flags(folder, monkeypatch, ["push the square", "fold the square"])
+        write_suite_flags(folder, ["push the square", "fold the square"])
 
 
 def test_every_file_is_on_the_page() -> None:
@@ -150,18 +165,14 @@ def test_steps_are_the_epochs_they_claim() -> None:
     assert f"--steps={round(105 * 573_708 / 256)} " in PAGE
 
 
-def test_from_scratch_differs_in_the_weights_only(folder: Path) -> None:
-    pretraining = parsed(TrainPipelineConfig, ["--config_path=configs/recipes/pretrain_bridge_v2.yaml"])
-    leave_checkpoint(pretraining)
-    finetuned, scratch = (
-        parsed(TrainPipelineConfig, [f"--config_path=configs/recipes/{name}_libero.yaml"])
-        for name in ("finetune", "scratch")
-    )
-    for cfg in (finetuned, scratch):
-        assert isinstance(cfg.policy, LawmMultiTaskDiTConfig)
-    plain = [draccus.encode(cfg.policy.plain_config()) for cfg in (finetuned, scratch)]
+def test_from_scratch_differs_in_the_weights_only(configs: dict[str, list[Any]]) -> None:
+    runs = {config.output_dir.name: config for config in configs["lerobot-train"]}
+    finetuned, scratch = runs["libero"], runs["libero_scratch"]
+    assert finetuned.policy.pretrained_path is not None
+    assert scratch.policy.pretrained_path is None
+    plain = [draccus.encode(config.policy.plain_config()) for config in (finetuned, scratch)]
     for config in plain:
-        config.pop("pretrained_path")
+        del config["pretrained_path"]
     assert plain[0] == plain[1]
     for field in ("optimizer", "scheduler", "steps", "batch_size", "dataset", "seed"):
         assert getattr(finetuned, field) == getattr(scratch, field)

@@ -299,10 +299,21 @@ def test_inverse_dynamics_ignores_padding():
     assert (latents[~valid] == 0).all() and (latents[valid] != 0).all()
 
 
+@pytest.mark.parametrize("context", [1, 2])
+def test_inverse_dynamics_does_not_tell_the_place_in_the_clip(context):
+    torch.manual_seed(0)
+    idm = InverseDynamicsConfig(size="test", context=context).build(Z, SIDE).eval()
+    valid = torch.ones(2, H, dtype=torch.bool)
+    valid[1, -2:] = False
+    latents = idm(torch.rand(2, 1, 3, SIDE, SIDE).expand(2, H + 1, 3, SIDE, SIDE), valid)  # nothing moves
+    for clip, mask in zip(latents, valid, strict=True):
+        torch.testing.assert_close(clip[mask], clip[:1].expand(int(mask.sum()), Z))
+
+
 def test_inverse_dynamics_reads_out_the_motion():
     idm = InverseDynamicsConfig(size="test", random_shift=2).build(Z, SIDE)
     optimizer = torch.optim.Adam(idm.parameters(), lr=2e-3)
-    for _ in range(100):
+    for _ in range(200):
         frames, latents, valid = moving_squares(batch=12)
         loss = (idm(frames, valid) - latents).square().mean()
         optimizer.zero_grad()

@@ -36,17 +36,25 @@ def random_shift(frames: Tensor, pixels: int) -> Tensor:
 
 
 class TemporalMixing(nn.Module):
-    """Lets every transition see one more neighbour on either side: a residual convolution over k."""
+    """Lets every transition see one more neighbour on either side: a residual layer over three of them.
+
+    Where there is no neighbour, the transition stands in for it. Zeros in its place would mark the ends of a clip, and
+    the latents would tell first of all their own place in it.
+    """
 
     def __init__(self, hidden: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.conv = nn.Conv1d(hidden, hidden, 3, padding=1)
+        self.mix = nn.Linear(3 * hidden, hidden)
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """(B,H,hidden), (B,H,1) -> (B,H,hidden). Padded transitions go in, and come out, as zeros."""
-        normed = self.norm(features) * valid  # (B,H,hidden)
-        mixed = self.conv(normed.transpose(1, 2)).transpose(1, 2)  # (B,hidden,H) -> (B,H,hidden)
+        """(B,H,hidden), (B,H,1) bool -> (B,H,hidden). Padded transitions go in, and come out, as zeros."""
+        normed = self.norm(features)  # (B,H,hidden)
+        before, after = normed.roll(1, dims=1), normed.roll(-1, dims=1)  # (B,H,hidden) each
+        has_before, has_after = valid.roll(1, dims=1), valid.roll(-1, dims=1)  # (B,H,1) each
+        has_before[:, 0], has_after[:, -1] = False, False
+        before, after = torch.where(has_before, before, normed), torch.where(has_after, after, normed)
+        mixed = self.mix(torch.cat([before, normed, after], 2))  # (B,H,3*hidden) -> (B,H,hidden)
         return (features + F.silu(mixed)) * valid
 
 
