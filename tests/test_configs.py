@@ -12,7 +12,7 @@ from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from lawm_lerobot.pretraining.latent_action import LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import LabelsConfig, LatentActionConfig
 from lawm_lerobot.world_models import InverseDynamicsConfig, RecurrentConfig, RSSMConfig, WorldModelConfig
 
 FEATURES = {
@@ -33,6 +33,7 @@ def example(**changes: object) -> LawmActConfig:
         "latent_action": LatentActionConfig(source="both", dim=5, horizon=6, stride=3, noise=0.3),
         "world_model": RSSMConfig(size="test", image_size=32, camera="top", unimix=0.02),
         "idm": InverseDynamicsConfig(size="test", random_shift=1, context=2),
+        "labels": LabelsConfig(repo_id="me/demonstrations", root=Path("data"), episodes=[1], action_dims=[5]),
         "pretraining_lr": 1e-3,
         "health_freq": 7,
         "base_path": "plain",
@@ -62,7 +63,7 @@ def test_example_has_no_field_of_lawm_at_its_default() -> None:
     default, config = LawmActConfig(device="cpu"), example()
     own = {f.name for f in fields(LawmActConfig)} - {f.name for f in fields(ACTConfig)}
     assert own == {
-        *("stage", "latent_action", "world_model", "idm"),
+        *("stage", "latent_action", "world_model", "idm", "labels"),
         *("pretraining_lr", "health_freq", "base_path", "base_revision", "dataset_fps", "transferred_from"),
     }
     assert not [name for name in own if getattr(config, name) == getattr(default, name)]
