@@ -23,15 +23,17 @@ def make_dataset(
     tasks: Sequence[str] = ("push the square",),
     seed: int = 0,
     scrambled_actions: bool = False,
+    video: bool = True,
 ) -> Path:
     """Write a dataset at ``root``; ``state_dim`` or ``action_dim`` None leaves that feature out.
 
     The first two action dimensions move the square; further ones are noise. ``scrambled_actions`` records numbers
-    that have nothing to do with the motion, while the pictures and the state stay as they are. Returns ``root``.
+    that have nothing to do with the motion, while the pictures and the state stay as they are. Without ``video`` the
+    pictures are stored one by one. Returns ``root``.
     """
     features: dict[str, dict] = {
         f"observation.images.{camera}": {
-            "dtype": "video",
+            "dtype": "video" if video else "image",
             "shape": (size, size, 3),
             "names": ["height", "width", "channels"],
         }
@@ -48,6 +50,7 @@ def make_dataset(
         fps=FPS,
         features=features,
         root=root,
+        use_videos=video,
         rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2, crf=18, preset="ultrafast"),
     )
     rng, scrambler = np.random.default_rng(seed), np.random.default_rng(seed + 1)

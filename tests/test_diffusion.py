@@ -271,6 +271,22 @@ def test_other_objectives_pass_the_gradient_too(changes: dict[str, str], source:
     assert any(p.grad is not None and p.grad.norm() > 0 for p in encoder)
 
 
+@pytest.mark.parametrize("multiplier", [0.1, 1.0])
+def test_image_encoder_learns_at_its_share_of_the_rate(clip: Path, multiplier: float) -> None:
+    config = multi_task_dit(
+        clip, vision_encoder_lr_multiplier=multiplier, **features("top", state=S, action=Z)
+    )
+    policy = built(config)
+    lr = config.get_optimizer_preset().lr
+    assert lr == config.pretraining_lr != config.optimizer_lr
+    rates = {id(p): group.get("lr", lr) for group in policy.get_optim_params() for p in group["params"]}
+    trained = {name: id(p) for name, p in policy.named_parameters() if p.requires_grad}
+    assert rates.keys() == set(trained.values())
+    encoder = "observation_encoder.vision_encoder."
+    for name, p in trained.items():
+        assert rates[p] == pytest.approx(lr * (multiplier if name.startswith(encoder) else 1))
+
+
 def test_flow_matching_takes_one_euler_step(clip: Path) -> None:
     policy = built(
         multi_task_dit(clip, objective="flow_matching", **features("top", state=S, action=Z))

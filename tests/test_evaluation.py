@@ -81,6 +81,18 @@ def test_health_of_a_checkpoint_is_finite(checkpoint: Path, video: Path) -> None
     assert all(np.isfinite(value) for value in health.values())
 
 
+def test_clips_are_the_same_from_video_and_from_pictures(
+    checkpoint: Path, video: Path, tmp_path: Path
+) -> None:
+    policy, preprocessor = load_pretraining_checkpoint(checkpoint)
+    pictures = make_dataset(tmp_path / "p", lengths=(14, 14), action_dim=None, state_dim=None, video=False)
+    frames = [
+        policy.clip(next(pretraining_batches(policy, preprocessor, "test/video", root, clips=4)))[0]
+        for root in (video, pictures)
+    ]
+    assert (frames[0] - frames[1]).abs().mean() < 0.05  # what the compression of the noisy table changes
+
+
 def test_a_finetuned_checkpoint_imagines_nothing(checkpoint: Path, tmp_path: Path) -> None:
     labelled = make_dataset(tmp_path / "labelled")
     finetuned = finetune(checkpoint, labelled, tmp_path / "fine", steps=1).checkpoint()

@@ -21,6 +21,7 @@ from training import assert_same_tensors, finetune, pretrain, run_command
 
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
 from lawm_lerobot.scripts import lawm_export
+from lawm_lerobot.scripts.bench_control import bench_control
 
 # Run where no import of the plugin can succeed; prints the actions for the observations it was given.
 WITHOUT_THE_PLUGIN = """
@@ -250,3 +251,15 @@ def test_difference_between_two_policies_is_noticed(checkpoints: dict[str, Path]
     with torch.no_grad():
         plain[0].model.action_head.bias[0] += 1e-3
     assert lawm_export.largest_difference(source, plain) > lawm_export.TOLERANCE
+
+
+def test_benchmark_of_the_control_loop() -> None:
+    report = bench_control(height=32, width=32, chunks=2, queued=6)
+    for kind, steps in (("network", 2), ("queue", 6)):
+        assert report[kind]["steps"] == steps
+        for name in ("act", "lawm_act"):
+            assert report[kind][name].keys() == {"median_ms", "p95_ms", "jitter_ms"}
+            assert report[kind][name]["p95_ms"] >= report[kind][name]["median_ms"] > 0
+        assert report[kind]["ratio"].keys() == {"median", "p95"}
+    sizes = report["checkpoint_bytes"]
+    assert sizes["lawm_act"] == sizes["act"] > 1_000_000

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from hub_server import DROP, DROP_HALFWAY, HubServer
 from huggingface_hub import DatasetCard, ModelCard
@@ -287,7 +288,9 @@ def test_loading_by_id_and_revision(published: World) -> None:
         repository.commits.pop()
 
 
-def test_finetuning_from_the_hub_at_a_revision(published: World) -> None:
+@pytest.fixture(scope="module")
+def from_hub(published: World) -> World:
+    """Finetuned from a tag of what is on the Hub."""
     published.hub.repositories["model", "somebody/pretrained"].tags["v1"] = published.hub.repositories[
         "model", "somebody/pretrained"
     ].commits[-1][0]
@@ -295,21 +298,46 @@ def test_finetuning_from_the_hub_at_a_revision(published: World) -> None:
     dataset = ("--dataset.repo_id=a/b", f"--dataset.root={published.folder / 'demonstrations'}")
     outcome = publish(published, "from_hub", "somebody/from_hub", *path, *dataset)
     assert outcome.error is None, outcome.log[-3000:]
-    assert (
-        published_json(published, "somebody/from_hub", "config.json")["transferred_from"]
-        == "somebody/pretrained@v1"
-    )
-    assert card(published, "somebody/from_hub").data.base_model == "somebody/pretrained"
+    return published
 
 
-def test_checkpoints_on_the_way_and_resuming_from_the_hub(published: World) -> None:
-    dataset = ("--dataset.repo_id=a/b", f"--dataset.root={published.folder / 'demonstrations'}")
-    saving = ("--save_checkpoint_to_hub=true",)
-    path = f"--policy.path={checkpoint(published, 'finetune')}"
-    outcome = publish(
-        published, "saving", "somebody/saving", path, *dataset, *saving, "--policy.private=null"
-    )
+def test_finetuning_from_the_hub_at_a_revision(from_hub: World) -> None:
+    config = published_json(from_hub, "somebody/from_hub", "config.json")
+    assert config["transferred_from"] == "somebody/pretrained@v1"
+    assert card(from_hub, "somebody/from_hub").data.base_model == "somebody/pretrained"
+
+
+def test_pretraining_from_a_plain_policy_on_the_hub(published: World) -> None:
+    path = ("--policy.type=lawm_act", *TINY, "--policy.base_path=somebody/plain")
+    dataset = "--dataset.repo_id=somebody/clips"
+    outcome = publish(published, "based", "somebody/based", *path, dataset)
     assert outcome.error is None, outcome.log[-3000:]
+    assert "somebody/plain" in outcome.log
+    assert published_json(published, "somebody/based", "config.json")["base_path"] == "somebody/plain"
+    report = published_json(published, "somebody/based", "transfer_report.json")
+    assert report["source"] == "somebody/plain" and report["summary"]["kept"] > 0
+    found = card(published, "somebody/based")
+    assert found.data.base_model == "somebody/plain"
+    assert "Began with the weights of [somebody/plain]" in found.text
+
+    outcome = publish(published, "never", "somebody/never", *path, dataset, "--policy.base_revision=v9")
+    assert "there is no such revision): change --policy.base_revision" in outcome.error
+
+
+@pytest.fixture(scope="module")
+def saving(published: World) -> World:
+    """A run whose checkpoints are uploaded on the way."""
+    dataset = ("--dataset.repo_id=a/b", f"--dataset.root={published.folder / 'demonstrations'}")
+    flags = ("--save_checkpoint_to_hub=true", "--policy.private=null")
+    path = f"--policy.path={checkpoint(published, 'finetune')}"
+    outcome = publish(published, "saving", "somebody/saving", path, *dataset, *flags)
+    assert outcome.error is None, outcome.log[-3000:]
+    return published
+
+
+def test_checkpoints_on_the_way_and_resuming_from_the_hub(saving: World) -> None:
+    published = saving
+    dataset = ("--dataset.repo_id=a/b", f"--dataset.root={published.folder / 'demonstrations'}")
     assert published.hub.repositories["model", "somebody/saving"].tags.keys() == {"000002"}
     outcome = published.must(
         _train,
@@ -379,6 +407,29 @@ def test_card_of_a_dataset(published: World) -> None:
     assert "--dataset.repo_id=somebody/clips" in content
 
 
+def test_card_of_adapters() -> None:
+    """What differs from a whole policy's: what it is and how it loads. And its command names a real arm's type."""
+    from lerobot.configs import FeatureType, PolicyFeature
+
+    from lawm_lerobot.hub import cards
+    from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+
+    camera = PolicyFeature(FeatureType.VISUAL, (3, 48, 64))
+    names = ("observation.images.top", "observation.images.empty_camera_0")
+    config = LawmActConfig(stage="finetune", use_peft=True, input_features=dict.fromkeys(names, camera))
+    rollout = cards.rollout_command(config, "a/b", "so_follower", 30)
+    found = cards.policy_card(
+        config, "finetuned", "a/b", base="a/pretrained", datasets=[], adapters=True, rollout=rollout
+    )
+    assert found.data.base_model_relation == "adapter"
+    assert "**It is** a set of adapters" in found.text and "as large" not in found.text
+    assert "--robot.type=so101_follower" in found.text  # LeRobot's datasets have the driver's name
+    assert "top: {type" in found.text and "empty_camera_0: {type" not in found.text
+    (code,) = blocks(found.text, "python")
+    assert "load_whole_policy(config)" in code and ".from_pretrained" in code
+    compile(code, "card", "exec")
+
+
 def test_a_card_that_cannot_be_checked_is_a_warning(published: World) -> None:
     with published.hub.failing("validate-yaml", 503):
         outcome = push_again(published)
@@ -418,14 +469,18 @@ META = ("stats", "tasks", "total_episodes", "total_frames", "fps", "camera_keys"
 # --- what must not be published ---------------------------------------------------------------------------
 
 
-def test_nothing_published_names_this_machine(published: World) -> None:
+def test_nothing_published_names_this_machine(from_hub: World, saving: World) -> None:
+    published = saving
     # LeRobot uploads the checkpoints on the way as they lie on the disk.
     assert str(published.folder) in published.hub.files("somebody/saving")[ON_THE_WAY].decode()
     for repo_id in ("somebody/pretrained", "somebody/finetuned", "somebody/plain", "somebody/from_hub"):
         for _, files in published.hub.repositories["model", repo_id].commits:
             named = [name for name, content in files.items() if str(published.folder).encode() in content]
             assert not named
-    assert str(published.folder) not in published.hub.files("somebody/clips", "dataset")["README.md"].decode()
+    for name, content in published.hub.files("somebody/clips", "dataset").items():
+        table = pd.read_parquet(io.BytesIO(content)).to_json() if name.endswith(".parquet") else ""
+        assert str(published.folder).encode() not in content, name
+        assert str(published.folder) not in table.replace("\\/", "/"), name
     config = published_json(published, "somebody/finetuned", "config.json")
     assert (config["transferred_from"], config["pretrained_path"]) == (
         "somebody/pretrained",
@@ -544,6 +599,16 @@ def test_a_failed_push_of_a_dataset(
     assert repository.commits[-1][1] == repository.at("v3.0")[1] == local
 
 
+def test_a_private_dataset_is_pushed_again_in_private(published: World, tmp_path: Path) -> None:
+    shutil.copytree(published.folder / "imported", tmp_path / "imported")
+    where = ("--repo_id=somebody/secret", f"--root={tmp_path / 'imported'}", "--push_to_hub=true")
+    with published.hub.failing("repos/create", 500):
+        outcome = published.run(_import_videos, *where, "--private=true")
+    (command,) = re.findall(r"`lawm-import-videos (.*)`", outcome.log)
+    published.must(_import_videos, *shlex.split(command))
+    assert published.hub.repositories["dataset", "somebody/secret"].private
+
+
 def test_pushing_a_dataset_under_another_name(published: World, tmp_path: Path) -> None:
     shutil.copytree(published.folder / "imported", tmp_path / "imported")
     flags = (
@@ -660,11 +725,37 @@ def test_absolute_paths_anywhere_are_cut(tmp_path: Path, caplog: pytest.LogCaptu
     assert "vlm_model_name" in caplog.text
 
 
+def test_an_export_is_published_without_paths(published: World, tmp_path: Path) -> None:
+    """A tokenizer's, for one, which the processors of a vision-language-action policy name."""
+    published.must(_push_export_with_a_path, checkpoint(published, "finetune"), tmp_path / "plain")
+    files = published.hub.files("somebody/path")
+    assert not [name for name, content in files.items() if str(tmp_path).encode() in content]
+    assert str(tmp_path) in (tmp_path / "plain" / PREPROCESSOR).read_text()  # here it still serves
+
+
+def _push_export_with_a_path(source: Path, folder: Path) -> None:
+    from lerobot.configs import PreTrainedConfig
+
+    from lawm_lerobot.hub.push import push_export
+    from lawm_lerobot.scripts.lawm_export import export_checkpoint
+
+    config = PreTrainedConfig.from_pretrained(source)
+    config.pretrained_path = source
+    export_checkpoint(config, folder)
+    processor = json.loads((folder / PREPROCESSOR).read_text())
+    processor["steps"][0]["config"]["tokenizer_name"] = str(folder / "model")
+    (folder / PREPROCESSOR).write_text(json.dumps(processor))
+    push_export(folder, config, "somebody/path", None)
+
+
+PREPROCESSOR = "policy_preprocessor.json"
+
+
 def test_the_token_is_nowhere(published: World) -> None:
     """Last, when every command has said what it says; the token did reach the Hub, which asks for it."""
     token = published.hub.token
     assert token.encode() not in published.hub.everything()
-    assert len(published.logs) > 20 and not [log for log in published.logs if token in log]
+    assert published.logs and not [log for log in published.logs if token in log]
     for file in published.folder.rglob("*"):
         if file.is_file() and file.suffix != ".safetensors":
             assert token.encode() not in file.read_bytes(), file

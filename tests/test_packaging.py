@@ -27,6 +27,8 @@ register_third_party_plugins()
 from lerobot.policies.factory import get_policy_class
 
 own = lambda name: name.partition(".")[0] in ("{DISTRIBUTION}", "lawm_lerobot")
+from lawm_lerobot.hub.cards import TEMPLATES
+
 policy_class = get_policy_class("lawm_act")
 found = dict(
     distributions=[
@@ -37,6 +39,7 @@ found = dict(
     policies=sorted(PreTrainedConfig.get_known_choices()),
     envs=sorted(EnvConfig.get_known_choices()),
     policy_class=[policy_class.__module__, policy_class.name],
+    cards={{path.name: str(path) for path in TEMPLATES.iterdir()}},
     modules={{name: module.__file__ for name, module in sys.modules.items() if own(name)}},
     commands=[
         entry_point.name
@@ -141,6 +144,9 @@ def test_lerobot_discovers_the_installed_wheel(installed: Path, tmp_path: Path) 
     assert "lawm_metaworld" in found["envs"]
     assert found["policy_class"] == ["lawm_lerobot.policies.act.modeling_lawm_act", "lawm_act"]
     assert "lawm-export" in found["commands"]
+
+    assert found["cards"].keys() == {path.name for path in (ROOT / "hub_cards").iterdir()}
+    assert all(Path(path).is_relative_to(installed) for path in found["cards"].values())
 
 
 def test_lock_file_names_no_index_and_no_path() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import torch
 from datasets_on_the_spot import make_dataset
 from safetensors.torch import load_file
-from training import DETERMINISTIC, TINY_LAWM, Run, assert_same_tensors, pretrain, resume
+from training import DETERMINISTIC, TINY_LAWM, Run, assert_same_tensors, lerobot_train, pretrain, resume
 
 CAMERAS = ("top", "wrist")
 SOURCES = ("inverse_dynamics", "policy", "both")
@@ -119,6 +120,25 @@ def test_held_out_episodes_are_evaluated(datasets: dict[str, Path], source: str,
     assert len(losses) == 2
     assert all(math.isfinite(loss) for loss in losses)
     finite_losses(run)
+
+
+def test_going_on_undoes_the_normalisation_of_the_new_run(datasets: dict[str, Path], tmp_path: Path) -> None:
+    first = pretrain(datasets["with_state"], tmp_path / "first")
+    second = lerobot_train(
+        datasets["with_state"],
+        tmp_path / "second",
+        f"--policy.path={first.checkpoint()}",
+        "--dataset.use_imagenet_stats=false",
+    )
+    statistics = json.loads((datasets["with_state"] / "meta" / "stats.json").read_text())
+    for ours, theirs, imagenet in (
+        ("mean", "pixel_mean", (0.485, 0.456, 0.406)),
+        ("std", "pixel_scale", (0.229, 0.224, 0.225)),
+    ):
+        before, after = (run.tensors()[f"pretraining.{theirs}"].flatten() for run in (first, second))
+        own = torch.tensor(statistics["observation.images.top"][ours]).flatten()
+        assert torch.allclose(before, torch.tensor(imagenet))
+        assert torch.allclose(after, own) and not torch.allclose(after, before)
 
 
 def test_image_transforms_reach_the_clips(datasets: dict[str, Path], tmp_path: Path) -> None:

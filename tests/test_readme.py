@@ -68,7 +68,9 @@ def test_the_three_steps_of_use(tmp_path: Path) -> None:
     run([*inspecting, "--clips=8"], tmp_path)
     assert (tmp_path / "outputs" / "inspection" / "report.html").is_file()
     # Untrained latents tell nothing of random actions, and the command refuses to label by them.
-    refusal = subprocess.run([BIN / labelling[0], *labelling[1:]], cwd=tmp_path, capture_output=True, text=True)
+    refusal = subprocess.run(
+        [BIN / labelling[0], *labelling[1:]], cwd=tmp_path, capture_output=True, text=True
+    )
     assert refusal.returncode != 0
     assert "no better than" in refusal.stderr
     # test_benchmark.py runs this file.

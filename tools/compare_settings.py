@@ -89,10 +89,10 @@ class Video:
     """A whole dataset in memory, and clips of it."""
 
     def __init__(self, cfg: CompareConfig) -> None:
-        dataset = LeRobotDataset(cfg.repo_id, root=cfg.root, return_uint8=True)
+        dataset = LeRobotDataset(cfg.repo_id, root=cfg.root)
         camera = sorted(dataset.meta.camera_keys)[0]
         frames = [dataset[i][camera] for i in trange(len(dataset), desc="reading")]
-        self.frames = torch.stack(frames)  # (N,C,h,w) uint8
+        self.frames = (torch.stack(frames) * 255).round().to(torch.uint8)  # (N,C,h,w)
         self.actions = torch.tensor(np.array(dataset.hf_dataset["action"]))  # (N,A)
         ends = np.array(dataset.meta.episodes["dataset_to_index"])
         starts = np.array(dataset.meta.episodes["dataset_from_index"])

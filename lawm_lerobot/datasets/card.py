@@ -32,6 +32,8 @@ def push(repo_id: str, root: Path, private: bool | None) -> str:
         ValueError: If the repository must be private and is public, or the Hub refuses the card.
     """
     again = f"lawm-import-videos --repo_id={repo_id} --root={root} --push_to_hub=true"
+    if private:
+        again += " --private=true"
     with hub_errors(
         f"Pushing to {repo_id}", "--repo_id", f"the dataset is whole in {root}, and `{again}` pushes it again"
     ):

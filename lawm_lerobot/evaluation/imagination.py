@@ -81,7 +81,8 @@ def preprocessed_batches(
     loader = torch.utils.data.DataLoader(torch.utils.data.Subset(dataset, picks), batch_size=batch_size)
     for batch in loader:
         for key in dataset.meta.camera_keys:
-            batch[key] = batch[key].float() / 255
+            if batch[key].dtype == torch.uint8:  # from video; pictures come as floats already
+                batch[key] = batch[key].float() / 255
         yield preprocessor(batch)
 
 

@@ -16,6 +16,8 @@ from lerobot.policies import get_policy_class
 
 from lawm_lerobot.datasets.assembly import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.names import is_repo_id
+from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
+from lawm_lerobot.pretraining.configuration import EMPTY_CAMERA
 
 #: Beside this module in a wheel, at the root of a checkout.
 TEMPLATES = next(
@@ -57,6 +59,7 @@ def policy_card(
     plain = getattr(config, "plain_class", type(config))
     plain_type = PreTrainedConfig.get_choice_name(plain)
     policy_class = get_policy_class(config.type)
+    relation = "adapter" if context.get("adapters") else "finetune"
     metadata = ModelCardData(
         license=config.license,  # None if nobody stated one: a default would speak for the owners of the data
         library_name="lerobot",
@@ -65,7 +68,7 @@ def policy_card(
         model_name=config.type,
         datasets=[name for name in datasets if is_repo_id(name)] or None,
         base_model=base_model.partition("@")[0] if base_model else None,
-        base_model_relation="finetune" if base_model and kind == "finetuned" else None,
+        base_model_relation=relation if base_model and kind == "finetuned" else None,
     )
     return _render(
         ModelCard,
@@ -75,6 +78,7 @@ def policy_card(
         plain_type=plain_type,
         policy_class=policy_class.__name__,
         policy_module=policy_class.__module__,
+        package="'lerobot_policy_lawm[vla]'" if isinstance(config, FlowVLAConfig) else "lerobot_policy_lawm",
         license=config.license,
         base=base.partition("@")[0] if base_model and base else base,
         base_is_repository=base_model is not None,
@@ -220,7 +224,10 @@ def rollout_command(config: PreTrainedConfig, repo_id: str, robot_type: str | No
         f"{name.rpartition('.')[2]}: {{type: opencv, index_or_path: <index>, "
         f"width: {feature.shape[2]}, height: {feature.shape[1]}, fps: {fps or 30}}}"
         for name, feature in config.image_features.items()
+        if not name.startswith(EMPTY_CAMERA)  # The policy fills these itself.
     )
+    # Datasets of an SO-100 or SO-101 have the driver's name, which --robot.type does not know.
+    robot_type = "so101_follower" if robot_type == "so_follower" else robot_type
     return (
         f"lerobot-rollout --policy.path={repo_id} --strategy.type=base --duration=60 \\\n"
         f"    --robot.type={robot_type or '<robot>'} --robot.port=<port> --robot.id=<id> \\\n"

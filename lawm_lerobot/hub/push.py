@@ -127,6 +127,7 @@ def _policy_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any, context: dict[
         robot, fps = getattr(dataset_meta, "robot_type", None), getattr(dataset_meta, "fps", None)
         context["rollout"] = cards.rollout_command(config, config.repo_id, robot, fps)
         context["transfer"] = cards.transfer_table(policy.transfer_report)
+        context["adapters"] = config.use_peft
         if config.transferred_from is not None:
             base = public_name(config.transferred_from, config.private)
     corpus = (
@@ -205,10 +206,13 @@ def push_export(folder: Path, source: LawmConfig, repo_id: str, private: bool | 
     card.save(folder / CARD)
     again = f"hf upload {repo_id} {folder}" + (" --private" if private else "")
     otherwise = f"the exported checkpoint is whole in {folder}, and `{again}` pushes it again"
-    with hub_errors(f"Pushing to {repo_id}", "--repo_id", otherwise):
-        return upload(
-            folder, repo_id, private=private, message=f"Upload {config.type}, exported by lawm-export"
-        )
+    with TemporaryDirectory(ignore_cleanup_errors=True) as staging:
+        public = shutil.copytree(folder, Path(staging) / "public")
+        make_public(public, private)
+        with hub_errors(f"Pushing to {repo_id}", "--repo_id", otherwise):
+            return upload(
+                public, repo_id, private=private, message=f"Upload {config.type}, exported by lawm-export"
+            )
 
 
 def _train_config(path: str, revision: str | None) -> dict[str, Any] | None:

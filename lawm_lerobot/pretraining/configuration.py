@@ -49,8 +49,8 @@ class LawmConfig(_Mixin):
         world_model: p(x_1..x_H | x_0, z_0..z_{H-1}), a registered choice.
         idm: The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours); unused with ``source=policy``.
         labels: True actions that shape the latents, see `LabelsConfig`; none by default.
-        pretraining_lr: Learning rate of everything trained in the ``pretrain`` stage. Finetuning uses the
-            wrapped policy's own.
+        pretraining_lr: Learning rate of everything trained in the ``pretrain`` stage, or of what the wrapped policy
+            trains at a multiple of its ``optimizer_lr`` that multiple of this. Finetuning uses the wrapped policy's own.
         health_freq: Training steps between two measurements of the latents' health.
         base_path: Where pretraining begins: a plain checkpoint of the wrapped type (a directory or a Hub id),
             instead of random weights.
@@ -179,8 +179,12 @@ class LawmConfig(_Mixin):
     def action_delta_indices(self) -> list[int] | None:
         return None if self.pretraining else super().action_delta_indices
 
+    def wrapped_optimizer_preset(self) -> OptimizerConfig:
+        """The wrapped policy's own, whatever the stage."""
+        return super().get_optimizer_preset()
+
     def get_optimizer_preset(self) -> OptimizerConfig:
-        preset = super().get_optimizer_preset()
+        preset = self.wrapped_optimizer_preset()
         return replace(preset, lr=self.pretraining_lr) if self.pretraining else preset
 
     def set_dataset_feature_metadata(self, features: dict[str, dict]) -> None:

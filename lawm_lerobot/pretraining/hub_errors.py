@@ -76,7 +76,8 @@ def _explain(error: Exception, flag: str) -> tuple[str, str]:
     if isinstance(error, HFValidationError):
         return _one_line(error).rstrip("."), f"expected user/name, change {flag}"
     if isinstance(error, RevisionNotFoundError):
-        return "there is no such revision", "change --policy.pretrained_revision (or revision=)"
+        option = "base_revision" if flag == "--policy.base_path" else "pretrained_revision"
+        return "there is no such revision", f"change --policy.{option} (or revision=)"
     if isinstance(error, GatedRepoError):
         return "access to it must be asked for", "ask on its page, or log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):

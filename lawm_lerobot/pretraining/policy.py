@@ -377,10 +377,23 @@ class LawmPolicy(_Mixin):
         self._policy_grad_norm = gradient.detach().float().norm()
 
     def get_optim_params(self) -> Any:
-        """In pretraining one group, at `LawmConfig.pretraining_lr`; else the wrapped policy's."""
+        """The wrapped policy's; in pretraining all at `LawmConfig.pretraining_lr`, but what learns at a multiple of its
+        rate (an image encoder's tenth, say) keeps that."""
+        groups = super().get_optim_params()
         if not self.config.pretraining:
-            return super().get_optim_params()
-        return [p for p in self.parameters() if p.requires_grad]
+            return groups
+        own_lr = self.config.wrapped_optimizer_preset().lr
+        multiples = [
+            {
+                "params": [p for p in group["params"] if p.requires_grad],
+                "lr": group["lr"] / own_lr * self.config.pretraining_lr,
+            }
+            for group in groups
+            if isinstance(group, dict) and group.get("lr", own_lr) != own_lr
+        ]
+        elsewhere = {id(p) for group in multiples for p in group["params"]}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in elsewhere]
+        return [{"params": others}, *multiples]
 
     # --- control --------------------------------------------------------------------------------------
 
@@ -490,6 +503,12 @@ class LawmPolicy(_Mixin):
         load = PreTrainedPolicy.from_pretrained.__func__
         with hub_errors(f"Loading {path}", "--policy.path"):
             policy = load(cls, path, config=config, revision=revision, load_base=False, **kwargs)
+        stats = kwargs.get("dataset_stats")
+        if config.pretraining and stats is not None:
+            # LeRobot's preprocessor takes this dataset's statistics too, no longer those of the checkpoint.
+            mean, scale = _pixel_affine(config, policy.camera, stats)
+            policy.pretraining.pixel_mean.copy_(mean)
+            policy.pretraining.pixel_scale.copy_(scale)
         report = Path(path) / TRANSFER_REPORT
         if not transfer and report.is_file():
             policy.transfer_report = json.loads(report.read_text())
