@@ -15,7 +15,6 @@ from draccus.utils import DecodingError, ParsingError
 from lawm_lerobot.evaluation.benchmark.plan import BenchmarkConfig, BenchmarkError
 from lawm_lerobot.evaluation.benchmark.results import (
     collect,
-    machine,
     plot,
     read_results,
     rows_of,
@@ -23,6 +22,7 @@ from lawm_lerobot.evaluation.benchmark.results import (
 )
 from lawm_lerobot.evaluation.benchmark.runner import StageRunner, is_done, locked, write_atomically
 from lawm_lerobot.evaluation.benchmark.stages import CellPlan, plan_cells, unique_stages
+from lawm_lerobot.evaluation.machine import machine
 
 
 def describe(cfg: BenchmarkConfig, plans: Sequence[CellPlan]) -> str:

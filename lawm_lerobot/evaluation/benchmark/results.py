@@ -2,13 +2,10 @@
 
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,6 @@ from lawm_lerobot.evaluation.statistics import (
 
 # Figures of the latents that lerobot-train logs in pretraining.
 HEALTH = ("mse_over_copy", "shuffle_ratio", "latent_std", "latent_rank", "readout_r2")
-PACKAGES = ("lerobot_policy_lawm", "lerobot", "torch", "torchvision", "numpy", "mujoco", "metaworld")
 
 Record = dict[str, Any]
 
@@ -241,31 +237,3 @@ def plot(cfg: BenchmarkConfig, rows: Sequence[Row], file: Path) -> None:
         right.grid(alpha=0.3)
         right.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     FigureCanvasAgg(figure).print_png(file)
-
-
-# --- where it ran -------------------------------------------------------------------------------------------------
-
-
-def machine() -> dict[str, Any]:
-    """Processor, accelerator and versions; nothing that names the machine or its user."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"processor": _processor(), "cores": os.cpu_count(), "gpu": _gpu(), "versions": versions}
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _gpu() -> str | None:
-    try:
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
