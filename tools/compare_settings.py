@@ -6,14 +6,15 @@
     python tools/compare_settings.py --root=data/probe --output=docs/results/world_models.json \\
         --settings='["default", "world_model.type=rssm world_model.size=3m"]'
 
-A setting is what differs from the defaults. Each trains world model and inverse dynamics without a policy, on nine
-tenths of the episodes, and measures on the rest:
+A setting is what differs from the defaults. Each trains world model and inverse dynamics, and a small policy that imitates
+the latents, on nine tenths of the episodes, and measures on the rest:
 
 - open-loop error over that of copying x_0, and over that with another clip's latents;
 - R2 of a ridge regression from z_k to the mean true action over its stride, fitted on the training episodes: the
   latents have never seen an action. Once for the action itself; once for what of it changes within an episode,
   since an effort that is the same throughout a task can be read off what the task looks like; and once for the action
   with two labelled episodes of each task only, the penalty cross-validated over them;
+- R2 of the policy's latents, from x_0 alone, mean over the dimensions;
 - milliseconds of CPU time a training step.
 
 An interrupted comparison goes on with the settings that are not in the output yet.
@@ -30,18 +31,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm, trange
 
 from lawm_lerobot.evaluation.ridge import fit_ridge, r2_per_dimension
 from lawm_lerobot.pretraining.latent_action import LatentActionConfig
-from lawm_lerobot.pretraining.objective import LatentActionPretraining
+from lawm_lerobot.pretraining.objective import ImitationLoss, LatentActionPretraining
 from lawm_lerobot.world_models import InverseDynamicsConfig, WorldModelConfig
+from lawm_lerobot.world_models.networks import ConvEncoder, NormedLinear, as_images, masked_mean
+
+POLICY_SIZE = 64  # pixels that the imitating policy sees, whatever the world model does
 
 DEFAULT = "default"
 SETTINGS = (
     DEFAULT,
-    "latent_action.dim=2",
     "latent_action.dim=4",
     "latent_action.dim=16",
     "latent_action.horizon=4",
@@ -50,6 +53,7 @@ SETTINGS = (
     "latent_action.noise=0",
     "latent_action.noise=0.3",
     "idm.random_shift=0",
+    "latent_action.unshifted_targets=false",
     "idm.context=0",
     "world_model.image_size=32",
     "world_model.motion_weight=0",
@@ -132,6 +136,29 @@ class Video:
         return actions[index].mean(1).numpy()
 
 
+class ImitatingPolicy(nn.Module):
+    """A small stand-in for the policy: x_0 -> the clip's latents, learned beside them by ACT's L1 loss."""
+
+    def __init__(self, dim: int, horizon: int) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(16, POLICY_SIZE)
+        self.head = nn.Sequential(
+            NormedLinear(self.encoder.features, 256),
+            nn.Linear(256, horizon * dim),
+            nn.Unflatten(1, (horizon, dim)),
+        )
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(B,C,h,w) in [0, 1] -> (B,H,Z)."""
+        return self.head(self.encoder(as_images(first.unsqueeze(1))))
+
+    def imitating(self, first: Tensor, valid: Tensor) -> ImitationLoss:
+        def loss(latents: Tensor) -> tuple[Tensor, dict]:
+            return masked_mean((self(first) - latents).abs().mean(-1), valid), {}
+
+        return loss
+
+
 def ridge_r2(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> np.ndarray:
     """R2 per column of y of a linear read-out; a column that does not vary gives 0."""
     x, x_test = (np.column_stack([part, np.ones(len(part))]) for part in (x, x_test))
@@ -151,25 +178,27 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
         world_model.build(latent.dim, latent.horizon),
         setting.idm.build(latent.dim, size),
     )
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=cfg.lr, weight_decay=1e-4)
-
-    def no_policy(latents: Tensor) -> tuple[Tensor, dict]:
-        return latents.new_zeros(()), {}
+    policy = ImitatingPolicy(latent.dim, latent.horizon)
+    trained = [*objective.parameters(), *policy.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=cfg.lr, weight_decay=1e-4, fused=True)
 
     def no_latents() -> Tensor:
         raise AssertionError("source=inverse_dynamics asks the policy for none")
 
     begin = time.process_time()
     for _ in trange(cfg.steps, desc=f"{text} seed {seed}"):
-        frames, valid = video.clips(rng.choice(video.train, cfg.batch_size), size)
-        loss, _, _ = objective(frames, valid, no_latents, no_policy)
+        first = rng.choice(video.train, cfg.batch_size)
+        frames, valid = video.clips(first, size)
+        seen, _ = video.clips(first, POLICY_SIZE)
+        loss, _, _ = objective(frames, valid, no_latents, policy.imitating(seen[:, 0], valid))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 10.0)
+        torch.nn.utils.clip_grad_norm_(trained, 10.0)
         optimizer.step()
     milliseconds = 1000 * (time.process_time() - begin) / cfg.steps
 
     objective.eval()
+    policy.eval()
 
     def first_latents(first: np.ndarray) -> np.ndarray:
         parts = []
@@ -191,18 +220,23 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
     )
     few_r2 = r2_per_dimension(video.over_transition(video.actions, video.test), few.predict(latents_test))
 
-    figures = []
+    figures, told, wanted = [], [], []
     for chunk in np.array_split(rng.permutation(video.test)[:512], 8):
         frames, valid = video.clips(chunk, size)
         with torch.no_grad():
             latents = objective.infer_latents(frames, valid)
             output = objective.world_model(frames, latents, valid).metrics
+            told.append(policy(video.clips(chunk, POLICY_SIZE)[0][:, 0])[valid])
+            wanted.append(latents[valid])
             figures.append({**objective.health(frames, latents, valid), "over_copy": output["mse_over_copy"]})
     return {
         "setting": text,
         "seed": seed,
         "cpu_ms_per_step": round(milliseconds),
         **{key: round(float(np.mean([float(row[key]) for row in figures])), 3) for key in figures[0]},
+        "policy_r2": round(
+            float(np.mean(r2_per_dimension(torch.cat(wanted).numpy(), torch.cat(told).numpy()))), 3
+        ),
         "action_r2": probe(video.actions),
         "action_r2_within_episode": probe(video.changes),
         "action_r2_few_labels": [round(float(value), 3) for value in few_r2],

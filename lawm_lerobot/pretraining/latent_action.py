@@ -48,6 +48,7 @@ class LatentActionConfig:
     stride: int = 4
     noise: float = 0.1
     imitation_weight: float = 1.0
+    unshifted_targets: bool = True
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:

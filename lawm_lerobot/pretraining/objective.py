@@ -86,7 +86,7 @@ class LatentActionPretraining(nn.Module):
             z = every_z[:clips]  # (B,H,Z)
             dynamics = self.world_model(frames, self._perturb(z), valid)
             # Stop-gradient: the policy imitates the latents, it must not make them easy to imitate.
-            imitation, policy_metrics = imitation_loss(z.detach())
+            imitation, policy_metrics = imitation_loss(self.imitation_targets(frames, valid, z))
             loss = loss + dynamics.loss
             loss = loss + self.config.imitation_weight * imitation
             metrics |= {"imitation_loss": imitation.detach(), "world_model_loss": dynamics.loss.detach()}
@@ -126,6 +126,16 @@ class LatentActionPretraining(nn.Module):
         if self.inverse_dynamics is None:
             raise RuntimeError("latent_action.source=policy has no inverse dynamics.")
         return self.latent_norm(self.inverse_dynamics(frames, valid), valid)
+
+    @torch.no_grad()
+    def imitation_targets(self, frames: Tensor, valid: Tensor, z: Tensor) -> Tensor:
+        """The latents (B,H,Z) that the policy is to imitate, given those that drive the world model.
+
+        The policy sees x_0 as it is and cannot know how q's input was shifted: where it was, q looks once more.
+        """
+        if not (self.inverse_dynamics.shifts and self.config.unshifted_targets):
+            return z.detach()
+        return self.latent_norm(self.inverse_dynamics(frames, valid, shift=False), valid, track=False)
 
     def _perturb(self, z: Tensor) -> Tensor:
         return z + self.config.noise * torch.randn_like(z) if self.training and self.config.noise else z

@@ -79,9 +79,17 @@ class InverseDynamics(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(widths.hidden), nn.Linear(widths.hidden, latent_dim))
         self.apply(init_weights)
 
-    def forward(self, frames: Tensor, valid: Tensor) -> Tensor:
-        """(B,T,C,h,w) in [0, 1], (B,H) bool -> (B,H,Z) raw latents in float32, zero at padded transitions."""
-        if self.training and self.random_shift > 0:
+    @property
+    def shifts(self) -> bool:
+        """Whether its input is shifted at random now."""
+        return self.training and self.random_shift > 0
+
+    def forward(self, frames: Tensor, valid: Tensor, shift: bool = True) -> Tensor:
+        """(B,T,C,h,w) in [0, 1], (B,H) bool -> (B,H,Z) raw latents in float32, zero at padded transitions.
+
+        With ``shift=False`` the frames are taken as they are, in training too.
+        """
+        if shift and self.shifts:
             frames = random_shift(frames, self.random_shift)
         batch, time = frames.shape[:2]
         maps = self.frame_stages(as_images(frames)).unflatten(0, (batch, time))  # (B,T,c,h/4,w/4)

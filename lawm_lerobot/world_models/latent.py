@@ -40,8 +40,11 @@ class LatentNorm(nn.Module):
         self.register_buffer("variance", torch.ones(dim))
         self.register_buffer("batches", torch.zeros(()))
 
-    def forward(self, z: Tensor, valid: Tensor) -> Tensor:
-        """(B,H,Z), (B,H) bool -> (B,H,Z) float32, zero at padded transitions."""
+    def forward(self, z: Tensor, valid: Tensor, track: bool = True) -> Tensor:
+        """(B,H,Z), (B,H) bool -> (B,H,Z) float32, zero at padded transitions.
+
+        With ``track=False`` the running statistics take no notice.
+        """
         mean, variance = self.mean, self.variance  # (Z), (Z)
         if self.training:
             batch_mean, batch_variance, count = masked_moments(z, valid)  # (Z), (Z), ()
@@ -50,7 +53,8 @@ class LatentNorm(nn.Module):
             # is in place, away from what the backward pass needs.
             mean = torch.where(enough, batch_mean, self.mean.clone())
             variance = torch.where(enough, batch_variance, self.variance.clone())
-            self.update(batch_mean.detach(), batch_variance.detach(), enough)
+            if track:
+                self.update(batch_mean.detach(), batch_variance.detach(), enough)
         return (z.float() - mean) * torch.rsqrt(variance + self.eps) * valid.unsqueeze(-1)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LAN
 from torch import Tensor, nn
 
 from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
-from lawm_lerobot.pretraining.policy import IS_PAD, LawmPolicy
+from lawm_lerobot.pretraining.policy import IS_PAD, LawmPolicy, fused
 from lawm_lerobot.pretraining.transfer import Reinitialise, Rule
 from lawm_lerobot.world_models.networks import masked_mean
 
@@ -77,7 +77,7 @@ class FlowVLAPolicy(LawmPolicy):
         vla, others = (
             [p for p in module.parameters() if p.requires_grad] for module in (self.model, self.pretraining)
         )
-        return [{"params": vla, "lr": self.config.optimizer_lr}, {"params": others}]
+        return fused([{"params": vla, "lr": self.config.optimizer_lr}, {"params": others}])
 
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         rules = [
