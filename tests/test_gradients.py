@@ -25,6 +25,7 @@ WORLD_MODELS: dict[str, Callable[[], WorldModelConfig]] = {
     "rssm": lambda: RSSMConfig(size="test", image_size=32),
     "recurrent": lambda: RecurrentConfig(size="test", image_size=32),
 }
+LATENT = ("noise", "imitation_weight", "unshifted_targets")
 CAMERA, STATE = "observation.images.top", "observation.state"
 B, H, Z, S, SIZE = 4, 3, 4, 2, 32
 
@@ -33,7 +34,7 @@ def make_policy(
     source: str = "inverse_dynamics", world_model: str = "recurrent", seed: int = 0, **changes: Any
 ) -> LawmActPolicy:
     """A tiny policy in the pretraining stage and in training mode."""
-    latent = {name: changes.pop(name) for name in ("noise", "imitation_weight") if name in changes}
+    latent = {name: changes.pop(name) for name in LATENT if name in changes}
     torch.manual_seed(seed)
     config = LawmActConfig(
         device="cpu",
@@ -205,6 +206,43 @@ def test_imitation_does_not_train_the_inverse_dynamics() -> None:
     policy.config.world_model.loss_weight = 0.0
     _, _, found = step(policy, noise_batch())
     assert all(not gradient.any() for name, gradient in found.items() if name.startswith("pretraining."))
+
+
+@pytest.mark.parametrize("unshifted", [True, False])
+def test_policy_imitates_latents_of_the_frames_as_they_are(
+    unshifted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # q's input is shifted at random, which the policy cannot see in x_0.
+    policy = make_policy("inverse_dynamics", unshifted_targets=unshifted)
+    imitated: list[Tensor] = []
+    wrapped_loss = policy.wrapped_loss
+    monkeypatch.setattr(
+        policy, "wrapped_loss", lambda seen: (imitated.append(seen["action"]), wrapped_loss(seen))[1]
+    )
+    batch, norm = noise_batch(), policy.pretraining.latent_norm
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = norm.batches.clone()
+        policy(batch)
+        assert norm.batches == before + 1  # the second look leaves the running statistics alone
+    assert torch.equal(*imitated) == unshifted
+    assert not any(latents.requires_grad for latents in imitated)
+
+
+def test_optimizer_steps_in_one_pass_and_to_the_same_weights() -> None:
+    ends = []
+    for fused in (True, False):
+        policy = make_policy("inverse_dynamics")
+        groups = policy.get_optim_params()
+        assert all(group["fused"] for group in groups)
+        if not fused:
+            groups = [{key: value for key, value in group.items() if key != "fused"} for group in groups]
+        optimizer = policy.config.get_optimizer_preset().build(groups)
+        torch.manual_seed(0)
+        policy(noise_batch())[0].backward()
+        optimizer.step()
+        ends.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
+    torch.testing.assert_close(*ends)
 
 
 @pytest.mark.parametrize("world_model", WORLD_MODELS)

@@ -17,7 +17,8 @@ the latents, on nine tenths of the episodes, and measures on the rest:
 - R2 of the policy's latents, from x_0 alone, mean over the dimensions;
 - milliseconds of CPU time a training step.
 
-An interrupted comparison goes on with the settings that are not in the output yet.
+An interrupted comparison goes on with the settings that are not in the output yet. At the end a table is printed, the
+seeds' figures side by side.
 """
 
 import json
@@ -244,6 +245,26 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
     }
 
 
+def table(rows: list[dict]) -> str:
+    """Markdown: a line per setting, with the figures of its seeds side by side."""
+    columns = {
+        "error / copying x_0": lambda row: f"{row['over_copy']:.2f}",
+        "error with other latents / own": lambda row: f"{row['shuffle_ratio']:.2f}",
+        "effective rank": lambda row: f"{row['latent_rank']:.1f}",
+        "policy R2": lambda row: f"{row['policy_r2']:.2f}",
+        "action R2": lambda row: f"{np.mean(row['action_r2']):.2f}",
+        "within an episode": lambda row: f"{np.mean(row['action_r2_within_episode']):.2f}",
+        "from few labels": lambda row: f"{np.mean(row['action_r2_few_labels']):.2f}",
+        "CPU ms a step": lambda row: str(row["cpu_ms_per_step"]),
+    }
+    lines = [f"| setting | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        seeds = [row for row in rows if row["setting"] == setting]
+        cells = [" / ".join(figure(row) for row in seeds) for figure in columns.values()]
+        lines.append(f"| `{setting}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 @draccus.wrap()
 def main(cfg: CompareConfig) -> None:
     torch.set_num_threads(cfg.threads)
@@ -266,6 +287,7 @@ def main(cfg: CompareConfig) -> None:
             partial = cfg.output.with_suffix(".partial")
             partial.write_text(json.dumps(result, indent=1) + "\n")
             partial.replace(cfg.output)
+    print(table(rows))
 
 
 if __name__ == "__main__":

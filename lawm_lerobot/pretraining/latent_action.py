@@ -40,6 +40,9 @@ class LatentActionConfig:
             0.5 * log(1 + 1 / noise^2) nats per dimension.
         imitation_weight: Weight of the policy's own training loss on the latents; the world model's is
             its ``loss_weight``.
+        unshifted_targets: The policy imitates latents of the frames as they are, although the inverse dynamics learns
+            from randomly shifted ones (``idm.random_shift``). The policy cannot see the shift, and imitated next
+            to nothing of shifted targets.
     """
 
     source: str = INVERSE_DYNAMICS
