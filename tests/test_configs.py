@@ -35,6 +35,8 @@ def example(**changes: object) -> LawmActConfig:
         "idm": InverseDynamicsConfig(size="test", random_shift=1, context=2),
         "labels": LabelsConfig(repo_id="me/demonstrations", root=Path("data"), episodes=[1], action_dims=[5]),
         "pretraining_lr": 1e-3,
+        "policy_pretraining_lr": 1e-3,
+        "compile_model": True,
         "health_freq": 7,
         "base_path": "plain",
         "base_revision": "v1",
@@ -64,7 +66,16 @@ def test_example_has_no_field_of_lawm_at_its_default() -> None:
     own = {f.name for f in fields(LawmActConfig)} - {f.name for f in fields(ACTConfig)}
     assert own == {
         *("stage", "latent_action", "world_model", "idm", "labels"),
-        *("pretraining_lr", "health_freq", "base_path", "base_revision", "dataset_fps", "transferred_from"),
+        *(
+            "pretraining_lr",
+            "policy_pretraining_lr",
+            "compile_model",
+            "health_freq",
+            "base_path",
+            "base_revision",
+            "dataset_fps",
+            "transferred_from",
+        ),
     }
     assert not [name for name in own if getattr(config, name) == getattr(default, name)]
 

@@ -278,13 +278,15 @@ def test_image_encoder_learns_at_its_share_of_the_rate(clip: Path, multiplier: f
     )
     policy = built(config)
     lr = config.get_optimizer_preset().lr
-    assert lr == config.pretraining_lr != config.optimizer_lr
+    assert lr == config.pretraining_lr != config.policy_pretraining_lr != config.optimizer_lr
     rates = {id(p): group.get("lr", lr) for group in policy.get_optim_params() for p in group["params"]}
     trained = {name: id(p) for name, p in policy.named_parameters() if p.requires_grad}
     assert rates.keys() == set(trained.values())
     encoder = "observation_encoder.vision_encoder."
     for name, p in trained.items():
-        assert rates[p] == pytest.approx(lr * (multiplier if name.startswith(encoder) else 1))
+        share = multiplier if name.startswith(encoder) else 1
+        beside = name.startswith("pretraining.")
+        assert rates[p] == pytest.approx(lr if beside else config.policy_pretraining_lr * share)
 
 
 def test_flow_matching_takes_one_euler_step(clip: Path) -> None:

@@ -312,7 +312,9 @@ def test_policy_sees_no_action() -> None:
 def test_one_batch_can_be_learnt_and_only_with_its_own_latents(
     source: str, world_model: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    policy = make_policy(source, world_model, health_freq=20, dropout=0.0, kl_weight=0.1)
+    policy = make_policy(
+        source, world_model, health_freq=20, dropout=0.0, kl_weight=0.1, policy_pretraining_lr=2e-3
+    )
     policy.model.backbone.requires_grad_(False)  # Most of the time, and not needed for one batch.
     policy._measurements = IGNORED_AFTER  # Judge as in a long run, at the last measurement below.
     optimizer = torch.optim.Adam(policy.get_optim_params(), lr=2e-3)
@@ -413,6 +415,20 @@ def test_ignored_latents_are_warned_of_once_the_world_model_had_its_time(
     messages = [record.message for record in caplog.records]
     assert len(messages) == (1 if measurements else 0)
     assert all("ignores" in message and "--policy.latent_action.stride" in message for message in messages)
+
+
+def test_a_policy_that_says_the_same_to_every_frame_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    # What an image backbone that has died does to it.
+    policy = make_policy("inverse_dynamics", dropout=0.5)
+    _, metrics = policy.forward(noise_batch())
+    assert metrics["policy_std"] > 1e-2
+    assert not caplog.records
+    with torch.no_grad():
+        policy.latent_head.zero_()
+    policy._training_steps = 0  # Measure now.
+    _, metrics = policy.forward(noise_batch())
+    assert metrics["policy_std"] == 0
+    assert ["--policy.policy_pretraining_lr" in record.message for record in caplog.records] == [True]
 
 
 def test_measuring_the_health_changes_nothing() -> None:

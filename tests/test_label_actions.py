@@ -12,6 +12,7 @@ from datasets_on_the_spot import make_dataset
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from training import TINY_ACT, lerobot_train, pretrain, run_command
 
+from lawm_lerobot.datasets.labelled import add_labels
 from lawm_lerobot.evaluation.action_decoding import Confidence, Decoded, HeldOut, latent_features
 from lawm_lerobot.pretraining.episodes import EpisodeReader
 from lawm_lerobot.scripts import lawm_label_actions
@@ -195,6 +196,21 @@ def test_bad_input_is_refused_in_one_sentence(datasets, checkpoint, tmp_path):
         with pytest.raises(SystemExit, match=match):
             label(*arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_episodes_whose_statistics_differ_in_precision_stand_in_one_column(tmp_path):
+    # LeRobot gives the quantiles of 100 frames or of constant values in double precision, those of 20 in single.
+    lengths = (20, 120, 20)
+    source = make_dataset(tmp_path / "videos", lengths=lengths, action_dim=None)
+    dataset = LeRobotDataset("test/videos", root=source)
+    actions = np.random.default_rng(0).normal(size=(sum(lengths), 2)).astype(np.float32)
+    actions[-20:] = 0.5
+    feature = {"dtype": "float32", "shape": (2,), "names": None}
+    root, confidence = tmp_path / "labelled", np.linspace(0, 1, len(actions), dtype=np.float32)
+    add_labels(dataset, actions, confidence, feature, "arm", [0, 1, 2], [], root)
+    labelled = LeRobotDataset("test/videos", root=root)
+    np.testing.assert_allclose(labelled.meta.stats["action"]["max"], actions.max(0), rtol=1e-6)
+    np.testing.assert_array_equal(column(root, "action"), actions)
 
 
 def test_confidence_is_the_variance_expected_to_be_explained():

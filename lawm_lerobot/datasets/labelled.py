@@ -102,9 +102,13 @@ def finish_copy(root: Path, keep: Sequence[int], added: Sequence[str], robot_typ
         for episode, part in kept.groupby("episode_index"):
             # LeRobot stores, and judges, features of one number as plain columns.
             values = {key: np.stack(part[key].to_list()) for key in added}
-            statistics[int(episode)] = compute_episode_stats(
-                values, {key: info.features[key] for key in added}
-            )
+            features = {key: info.features[key] for key in added}
+            statistics[int(episode)] = {
+                # LeRobot's quantiles are of one precision or the other, as an episode's length and values have it;
+                # all episodes stand in one column.
+                key: {name: v.astype(np.float64) if v.dtype.kind == "f" else v for name, v in found.items()}
+                for key, found in compute_episode_stats(values, features).items()
+            }
             first = int(part["index"].iloc[0])
             bounds[int(episode)] = (first, first + len(part))
         frames += len(kept)

@@ -49,8 +49,13 @@ class LawmConfig(_Mixin):
         world_model: p(x_1..x_H | x_0, z_0..z_{H-1}), a registered choice.
         idm: The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours); unused with ``source=policy``.
         labels: True actions that shape the latents, see `LabelsConfig`; none by default.
-        pretraining_lr: Learning rate of everything trained in the ``pretrain`` stage, or of what the wrapped policy
-            trains at a multiple of its ``optimizer_lr`` that multiple of this. Finetuning uses the wrapped policy's own.
+        pretraining_lr: Learning rate of world model, inverse dynamics and read-out.
+        policy_pretraining_lr: Of the wrapped policy in the ``pretrain`` stage; of what it trains at a multiple of its
+            ``optimizer_lr``, that multiple of this. Finetuning uses the policy's own rates. VLAs pretrain at their
+            own too. Much higher, and a backbone without published weights dies: the policy then says the same to
+            every frame.
+        compile_model: Pretrain with world model and inverse dynamics compiled by `torch.compile`. Where the wrapped policy
+            has a flag of this name, it sets that too.
         health_freq: Training steps between two measurements of the latents' health.
         base_path: Where pretraining begins: a plain checkpoint of the wrapped type (a directory or a Hub id),
             instead of random weights.
@@ -66,6 +71,8 @@ class LawmConfig(_Mixin):
     idm: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     pretraining_lr: float = 3e-4
+    policy_pretraining_lr: float = 1e-4
+    compile_model: bool = False
     health_freq: int = 25
     base_path: str | None = None
     base_revision: str | None = None

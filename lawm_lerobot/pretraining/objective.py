@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lawm_lerobot.pretraining.latent_action import BOTH, INVERSE_DYNAMICS, POLICY, LatentActionConfig
 from lawm_lerobot.pretraining.readout import ActionReadout, LabelBatch
 from lawm_lerobot.world_models.base import WorldModel
+from lawm_lerobot.world_models.inverse_dynamics import InverseDynamics
 from lawm_lerobot.world_models.latent import LatentNorm, effective_rank, latent_std
 from lawm_lerobot.world_models.networks import masked_mean
 
@@ -38,7 +39,7 @@ class LatentActionPretraining(nn.Module):
         self,
         config: LatentActionConfig,
         world_model: WorldModel,
-        inverse_dynamics: nn.Module | None,
+        inverse_dynamics: InverseDynamics | None,
         readout: ActionReadout | None = None,
         readout_weight: float = 1.0,
     ) -> None:
@@ -133,7 +134,9 @@ class LatentActionPretraining(nn.Module):
 
         The policy sees x_0 as it is and cannot know how q's input was shifted: where it was, q looks once more.
         """
-        if not (self.inverse_dynamics.shifts and self.config.unshifted_targets):
+        if self.inverse_dynamics is None or not (
+            self.inverse_dynamics.shifts and self.config.unshifted_targets
+        ):
             return z.detach()
         return self.latent_norm(self.inverse_dynamics(frames, valid, shift=False), valid, track=False)
 

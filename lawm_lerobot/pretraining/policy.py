@@ -38,6 +38,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lawm_lerobot.pretraining.checkpoints import load_weights, read_policy_config, read_weights
+from lawm_lerobot.pretraining.clip_cost import warn_of_large_frames
 from lawm_lerobot.pretraining.configuration import EMPTY_CAMERA, FINETUNE, PRETRAIN, LawmConfig
 from lawm_lerobot.pretraining.hub_errors import hub_errors
 from lawm_lerobot.pretraining.labels import TrainingLabels
@@ -57,6 +58,8 @@ IS_PAD = "_is_pad"
 COLLAPSED_STD = 0.1
 COLLAPSED_RANK = 1.05
 IGNORED_RATIO = 1.02
+#: Of the policy's own output over a batch. One that has learned nothing yet is far above it, too.
+DEAD_STD = 1e-3
 #: Measurements before `IGNORED_RATIO` is judged: an untrained world model ignores every latent.
 IGNORED_AFTER = 40
 
@@ -134,6 +137,7 @@ class LawmPolicy(_Mixin):
 
         if dataset_meta is not None:
             _check_stride(config, dataset_meta)
+            warn_of_large_frames(config, self.cameras, dataset_meta)
             config.dataset_fps = dataset_meta.fps
         if source == POLICY and not config.world_model.narrow_door:
             logger.warning(
@@ -161,6 +165,11 @@ class LawmPolicy(_Mixin):
         # Saved with the checkpoint: whoever imagines with it needs no dataset to undo the normalisation.
         self.pretraining.register_buffer("pixel_mean", mean)  # (C,1,1)
         self.pretraining.register_buffer("pixel_scale", scale)  # (C,1,1)
+
+        if config.compile_model:  # In place, so that tensors keep their names.
+            for module in (world_model, inverse_dynamics):
+                if module is not None:
+                    module.compile()
 
         self._health: dict[str, float] = {}
         self._measurements = 0
@@ -325,7 +334,7 @@ class LawmPolicy(_Mixin):
         )
         if self.training:
             if self._training_steps % self.config.health_freq == 0 and len(frames) > 1:
-                self._measure_health(frames, latents, valid)
+                self._measure_health(frames, latents, valid, seen)
             self._training_steps += 1
             if self._policy_grad_norm is not None:
                 metrics["policy_grad_norm"] = self._policy_grad_norm
@@ -344,12 +353,21 @@ class LawmPolicy(_Mixin):
         readout.steps += 1
         return self._labels.batch(batch["index"], frames, seed)
 
-    def _measure_health(self, frames: Tensor, latents: Tensor, valid: Tensor) -> None:
-        was_training = self.pretraining.training
-        self.pretraining.eval()
-        self._health = _to_floats(self.pretraining.health(frames, latents, valid))
-        self.pretraining.train(was_training)
+    def _measure_health(self, frames: Tensor, latents: Tensor, valid: Tensor, seen: dict[str, Any]) -> None:
+        self.eval()
+        figures = self.pretraining.health(frames, latents, valid)
+        if self.differentiable_latents():
+            figures["policy_std"] = self._policy_std(seen)
+        self.train()
+        self._health = _to_floats(figures)
         self._measurements += 1
+        if self._health.get("policy_std", 1.0) < DEAD_STD:
+            self._warn_once(
+                "dead",
+                "The policy says (nearly) the same to every frame: the standard deviation of its latents over the "
+                f"batch is {self._health['policy_std']:.1e}. Nothing will come of finetuning it. Start anew with a lower "
+                "--policy.policy_pretraining_lr, or with published weights of its image backbone.",
+            )
         std, rank = self._health["latent_std"], self._health["latent_rank"]
         if std < COLLAPSED_STD or (latents.shape[-1] > 1 and rank < COLLAPSED_RANK):
             self._warn_once(
@@ -367,6 +385,13 @@ class LawmPolicy(_Mixin):
                 "(--policy.latent_action.stride) or less noise (--policy.latent_action.noise).",
             )
 
+    @torch.no_grad()
+    def _policy_std(self, seen: dict[str, Any]) -> Tensor:
+        """Standard deviation () over the batch of the latents that the policy predicts."""
+        devices = [self.latent_head.device] if self.latent_head.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # A policy that samples must not change what training draws.
+            return self.predict_latents(seen).float().std(0).mean()
+
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
@@ -377,23 +402,25 @@ class LawmPolicy(_Mixin):
         self._policy_grad_norm = gradient.detach().float().norm()
 
     def get_optim_params(self) -> Any:
-        """The wrapped policy's; in pretraining all at `LawmConfig.pretraining_lr`, but what learns at a multiple of its
-        rate (an image encoder's tenth, say) keeps that."""
+        """The wrapped policy's, in pretraining at `LawmConfig.policy_pretraining_lr`, where what learns at a multiple of
+        its rate (an image encoder's tenth, say) keeps that; world model and inverse dynamics beside them."""
         groups = super().get_optim_params()
         if not self.config.pretraining:
             return fused(groups)
-        own_lr = self.config.wrapped_optimizer_preset().lr
+        own_lr, policy_lr = self.config.wrapped_optimizer_preset().lr, self.config.policy_pretraining_lr
         multiples = [
             {
                 "params": [p for p in group["params"] if p.requires_grad],
-                "lr": group["lr"] / own_lr * self.config.pretraining_lr,
+                "lr": group["lr"] / own_lr * policy_lr,
             }
             for group in groups
             if isinstance(group, dict) and group.get("lr", own_lr) != own_lr
         ]
         elsewhere = {id(p) for group in multiples for p in group["params"]}
-        others = [p for p in self.parameters() if p.requires_grad and id(p) not in elsewhere]
-        return fused([{"params": others}, *multiples])
+        beside = [p for p in self.pretraining.parameters() if p.requires_grad]
+        elsewhere.update(map(id, beside))
+        policy = [p for p in self.parameters() if p.requires_grad and id(p) not in elsewhere]
+        return fused([{"params": beside}, {"params": policy, "lr": policy_lr}, *multiples])
 
     # --- control --------------------------------------------------------------------------------------
 
