@@ -4,7 +4,7 @@
         environment["HF_ENDPOINT"], environment["HF_TOKEN"] = hub.endpoint, hub.token
 
 It knows repositories with commits, tags and visibility, tokens, and how to fail: `HubServer.failing`. All files are
-"regular" ones (no large-file storage), and all lie in memory.
+"regular" ones (no large-file storage), and all lie in memory. Jobs are kept and never run: `HubServer.jobs`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[str] = []
+        self.jobs: list[dict[str, Any]] = []
         self._failure: tuple[re.Pattern[str], int | str] | None = None
         self.lock = threading.Lock()
         hub = self
@@ -184,6 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusalError(401, "Invalid username or password.")
         if path == "/api/repos/create":
             return self._create(json.loads(body))
+        if path == "/api/whoami-v2":
+            return self._who()
+        if path == "/api/jobs/somebody":
+            return self._start_job(json.loads(body))
         if path == "/api/validate-yaml":
             return self._validate(json.loads(body)["content"])
         if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -204,6 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
             ("DELETE", "tag"): self._untag,
         }[self.command, what]
         return answer(repository, repo_id, revision or "main", body)
+
+    def _who(self) -> None:
+        if not self._known:
+            raise _RefusalError(401, "Invalid username or password.")
+        self._json({"type": "user", "id": "1", "name": "somebody", "orgs": []})
+
+    def _start_job(self, wanted: dict[str, Any]) -> None:
+        self.server_hub.jobs.append(wanted)
+        owner = {"id": "1", "name": "somebody", "type": "user"}
+        job = {"id": f"job{len(self.server_hub.jobs)}", "owner": owner, "status": {"stage": "SCHEDULING"}}
+        self._json(job)
 
     def _create(self, wanted: dict[str, Any]) -> None:
         repo_id = f"{wanted.get('organization') or 'somebody'}/{wanted['name']}"
