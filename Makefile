@@ -39,10 +39,14 @@ lint: setup ## ruff, mypy and typos, as in CI
 	$(BIN)/mypy
 	$(BIN)/typos
 
+# Goes on where an interrupted one stopped; `make bench BENCH=--fresh` starts over, `--quick` takes a look.
 .PHONY: bench
-bench: setup ## the speed figures: importing videos and controlling an arm, against LeRobot's own
-	$(BIN)/python -m lawm_lerobot.scripts.bench_import
-	$(BIN)/python -m lawm_lerobot.scripts.bench_control
+bench: setup ## the speed figures, on two processor cores
+	$(BIN)/python -m lawm_lerobot.scripts.bench --device=cpu --output=outputs/bench/cpu.json $(BENCH)
+
+.PHONY: bench-gpu
+bench-gpu: setup ## the speed figures, on an NVIDIA GPU
+	$(BIN)/python -m lawm_lerobot.scripts.bench --device=cuda --output=outputs/bench/cuda.json $(BENCH)
 
 .PHONY: lock
 lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml

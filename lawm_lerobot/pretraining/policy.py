@@ -361,13 +361,6 @@ class LawmPolicy(_Mixin):
         self.train()
         self._health = _to_floats(figures)
         self._measurements += 1
-        if self._health.get("policy_std", 1.0) < DEAD_STD:
-            self._warn_once(
-                "dead",
-                "The policy says (nearly) the same to every frame: the standard deviation of its latents over the "
-                f"batch is {self._health['policy_std']:.1e}. Nothing will come of finetuning it. Start anew with a lower "
-                "--policy.policy_pretraining_lr, or with published weights of its image backbone.",
-            )
         std, rank = self._health["latent_std"], self._health["latent_rank"]
         if std < COLLAPSED_STD or (latents.shape[-1] > 1 and rank < COLLAPSED_RANK):
             self._warn_once(
@@ -376,6 +369,13 @@ class LawmPolicy(_Mixin):
                 f"effective rank {rank:.2f} of {latents.shape[-1]}. What the policy learns from them is "
                 "worthless. Pretrain with --policy.latent_action.source=inverse_dynamics, or with frames "
                 "further apart (--policy.latent_action.stride).",
+            )
+        elif self._health.get("policy_std", 1.0) < DEAD_STD:
+            self._warn_once(
+                "dead",
+                "The policy says (nearly) the same to every frame: the standard deviation of its latents over the "
+                f"batch is {self._health['policy_std']:.1e}. Nothing will come of finetuning it. Start anew with a lower "
+                "--policy.policy_pretraining_lr, or with published weights of its image backbone.",
             )
         elif self._measurements > IGNORED_AFTER and self._health["shuffle_ratio"] < IGNORED_RATIO:
             self._warn_once(
