@@ -231,9 +231,11 @@ def plot(cfg: BenchmarkConfig, rows: Sequence[Row], file: Path) -> None:
             )
         left.set_yticks(range(len(shown)), [row.arm for row in shown])
         left.invert_yaxis()
-        left.set(xlim=(-0.02, 1.02), xlabel="success, Wilson 95%", title=str(setting))
+        left.set(xlim=(-0.02, 1.02), xlabel="success, Wilson 95%")
+        left.set_title(str(setting), loc="right")  # away from the other panel's
         left.grid(axis="x", alpha=0.3)
-        right.set(xlabel="finetuning steps", title="held-out imitation error (action units), mean over seeds")
+        right.set(xlabel="finetuning steps")
+        right.set_title("held-out imitation error (action units), mean over seeds", loc="left")
         right.grid(alpha=0.3)
         right.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     FigureCanvasAgg(figure).print_png(file)
