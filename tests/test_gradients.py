@@ -246,6 +246,23 @@ def test_optimizer_steps_in_one_pass_and_to_the_same_weights() -> None:
     torch.testing.assert_close(*ends)
 
 
+@pytest.mark.slow
+def test_compiled_modules_give_the_same_loss_under_the_same_names() -> None:
+    losses, names = [], []
+    for compiled in (False, True):
+        policy = make_policy("inverse_dynamics", compile_model=compiled, noise=0.0, dropout=0.0)
+        losses.append(policy.pretraining.world_model(*world_model_inputs()).loss)
+        names.append(list(policy.state_dict()))
+    assert names[0] == names[1]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
+def world_model_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(B, H + 1, 3, SIZE, SIZE, generator=generator)
+    return frames, torch.randn(B, H, Z, generator=generator), torch.ones(B, H, dtype=torch.bool)
+
+
 @pytest.mark.parametrize("world_model", WORLD_MODELS)
 @pytest.mark.parametrize("source", SOURCES)
 def test_padded_frames_change_nothing(source: str, world_model: str) -> None:
