@@ -179,9 +179,10 @@ def test_steps_are_measured_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["imitation_s"]["n"] == row["pretraining_s"]["n"] == row["ratio"]["n"] == TINY.turns
     assert row["parameters"]["pretraining"] > row["parameters"]["imitation"] > 0
     assert asked == [False, True]
-    time, memory = report["ratios"]
+    time, memory, finetuning = report["ratios"]
     assert (time["value"], time["q1"], time["q3"]) == tuple(row["ratio"][k] for k in ("median", "q1", "q3"))
     assert memory["value"] == 1.5 and "peak memory" in memory["what"]
+    assert finetuning["what"] == "lawm_act: finetuning step over imitation step" and finetuning["value"] > 0
 
 
 def test_rssm_in_a_fresh_process() -> None:

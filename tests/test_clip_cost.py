@@ -11,7 +11,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.datasets.lerobot_dataset import LeRobotDatasetMetadata
 from training import TINY_ACT, TINY_LAWM, lerobot_train, pretrain
 
-from lawm_lerobot.pretraining.clip_cost import import_command
+from lawm_lerobot.pretraining.clip_cost import import_command, warn_of_large_frames
 from lawm_lerobot.scripts.bench_loading import CAMERA, record
 from lawm_lerobot.scripts.lawm_import_videos import main as import_videos
 
@@ -51,6 +51,12 @@ def test_finetuning_is_not_warned(large: Path, tmp_path: Path) -> None:
     )
     run = lerobot_train(large, tmp_path / "run", *flags, "--batch_size=1", "--save_checkpoint=false", steps=1)
     assert ADVICE not in run.log
+
+
+def test_a_dataset_without_colour_is_left_to_the_sentence_that_refuses_it() -> None:
+    depth = "observation.images.depth"
+    config = SimpleNamespace(image_features={depth: PolicyFeature(FeatureType.VISUAL, (1, 480, 640))})
+    warn_of_large_frames(config, [depth], meta("/data/pens", [depth]))  # type: ignore[arg-type]
 
 
 def meta(root: str, cameras: list[str], **features: PolicyFeature) -> SimpleNamespace:

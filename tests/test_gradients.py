@@ -251,6 +251,8 @@ def test_compiled_modules_give_the_same_loss_under_the_same_names() -> None:
     losses, names = [], []
     for compiled in (False, True):
         policy = make_policy("inverse_dynamics", compile_model=compiled, noise=0.0, dropout=0.0)
+        modules = (policy.pretraining.world_model, policy.pretraining.inverse_dynamics)
+        assert [module._compiled_call_impl is not None for module in modules] == [compiled] * 2
         losses.append(policy.pretraining.world_model(*world_model_inputs()).loss)
         names.append(list(policy.state_dict()))
     assert names[0] == names[1]

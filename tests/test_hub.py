@@ -163,16 +163,7 @@ def publish(world: World, run: str, repo_id: str, *flags: str) -> Outcome:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("hub")
     with HubServer() as hub, pytest.MonkeyPatch.context() as patch:
-        environment = {
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_TOKEN": hub.token,
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(folder / "home"),
-            "HF_LEROBOT_HOME": str(folder / "lerobot"),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
-        }
-        for name, value in environment.items():
+        for name, value in hub.environment(folder).items():
             patch.setenv(name, value)
         with ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), initializer=_start, initargs=(folder,)

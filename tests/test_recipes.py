@@ -14,10 +14,9 @@ import lerobot.datasets
 import pytest
 import yaml
 from datasets_on_the_spot import make_dataset
-from lerobot.configs import parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
-from training import run_command
+from training import leave_checkpoint, parsed
 
 from lawm_lerobot.datasets.importer import ImportConfig
 from lawm_lerobot.scripts.lawm_export import ExportConfig
@@ -34,28 +33,6 @@ SHELL = {"pip", "export", "echo", "python", "hf"}
 def commands() -> list[list[str]]:
     text = "\n".join(BLOCKS).replace(SUITE_SCRIPT + "EOF\n", "\n")
     return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
-
-
-def parsed(kind: type, flags: list[str]) -> Any:
-    """The configuration that a LeRobot command would start from."""
-    found = []
-
-    def command(cfg: Any) -> None:
-        if isinstance(cfg, TrainPipelineConfig):
-            cfg.validate()
-        found.append(cfg)
-
-    command.__annotations__["cfg"] = kind
-    run_command(parser.wrap()(command), *flags)
-    return found[0]
-
-
-def leave_checkpoint(cfg: TrainPipelineConfig) -> None:
-    """What a later command reads of a run: its configuration where LeRobot puts it."""
-    assert cfg.policy is not None and cfg.output_dir is not None
-    checkpoint = Path(cfg.output_dir) / "checkpoints" / "last" / "pretrained_model"
-    checkpoint.mkdir(parents=True)
-    cfg.policy._save_pretrained(checkpoint)
 
 
 def write_suite_flags(folder: Path, sentences: list[str]) -> None:

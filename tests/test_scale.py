@@ -20,10 +20,9 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from datasets_on_the_spot import make_dataset
 from hub_server import HubServer, Repository
-from lerobot.configs import parser
 from lerobot.configs.train import TRAIN_CONFIG_NAME, TrainPipelineConfig
 from torch.distributed.run import get_args_parser
-from training import run_command
+from training import leave_checkpoint, parsed
 
 from lawm_lerobot.datasets.importer import ImportConfig
 
@@ -167,28 +166,6 @@ def training_flags(words: list[str]) -> list[str]:
     return given.training_script_args
 
 
-def parsed(flags: list[str]) -> TrainPipelineConfig:
-    """The configuration that lerobot-train starts from."""
-    found = []
-
-    def command(cfg: TrainPipelineConfig) -> None:
-        cfg.validate()
-        found.append(cfg)
-
-    command.__annotations__["cfg"] = TrainPipelineConfig
-    run_command(parser.wrap()(command), *flags)
-    return found[0]
-
-
-def leave_checkpoint(cfg: TrainPipelineConfig) -> None:
-    """What a resumed run reads before it begins."""
-    assert cfg.policy is not None and cfg.output_dir is not None
-    checkpoint = Path(cfg.output_dir) / "checkpoints" / "last" / "pretrained_model"
-    checkpoint.mkdir(parents=True)
-    cfg.policy._save_pretrained(checkpoint)
-    cfg._save_pretrained(checkpoint)
-
-
 def test_every_command_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = {"local": 0, "resumed": 0, "job": 0}
     for index, words in enumerate(commands()):
@@ -197,13 +174,13 @@ def test_every_command_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             continue
         flags = training_flags(words)
         if "--resume=true" in flags:  # in the folder of the run before
-            cfg = parsed(flags)
+            cfg = parsed(TrainPipelineConfig, flags)
             assert cfg.checkpoint_path == Path("outputs/pretrain/checkpoints/last")
             training["resumed"] += 1
             continue
         (tmp_path / str(index)).mkdir()
         monkeypatch.chdir(tmp_path / str(index))
-        cfg = parsed(flags)
+        cfg = parsed(TrainPipelineConfig, flags)
         leave_checkpoint(cfg)
         training["job" if cfg.job.is_remote else "local"] += 1
     assert training == {"local": 2, "resumed": 1, "job": 1}
@@ -238,10 +215,10 @@ def slurm_job(folder: Path) -> list[str]:
 def test_the_slurm_script_begins_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["bash", "-n"], input=SBATCH, text=True, check=True)
     monkeypatch.chdir(tmp_path)
-    begun = parsed(slurm_job(tmp_path))
+    begun = parsed(TrainPipelineConfig, slurm_job(tmp_path))
     assert not begun.resume
     leave_checkpoint(begun)
-    goes_on = parsed(slurm_job(tmp_path))
+    goes_on = parsed(TrainPipelineConfig, slurm_job(tmp_path))
     assert goes_on.resume and goes_on.output_dir == begun.output_dir and goes_on.steps == begun.steps
 
 
@@ -312,12 +289,7 @@ def run(hub: HubServer, home: Path, command: list[str]) -> str:
     assert command[0] == "lerobot-train"
     home.mkdir()
     environment = {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_TOKEN": hub.token,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(home / "hf"),
-        "HF_LEROBOT_HOME": str(home / "lerobot"),
-        "NO_PROXY": "127.0.0.1",
+        **hub.environment(home),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
     }
     ran = subprocess.run(
@@ -356,8 +328,8 @@ def test_the_staged_config_has_all_settings(cloud: Cloud, tmp_path: Path) -> Non
     """Read by the parser of the job's own command."""
     staged = cloud.hub.files(cloud.repo_id)[TRAIN_CONFIG_NAME]
     (tmp_path / TRAIN_CONFIG_NAME).write_bytes(staged)
-    found = parsed([f"--config_path={tmp_path / TRAIN_CONFIG_NAME}"])
-    wanted = parsed([*SETTINGS, "--policy.push_to_hub=false"])
+    found = parsed(TrainPipelineConfig, [f"--config_path={tmp_path / TRAIN_CONFIG_NAME}"])
+    wanted = parsed(TrainPipelineConfig, [*SETTINGS, "--policy.push_to_hub=false"])
     ours, theirs = (draccus.encode(copy.deepcopy(cfg)) for cfg in (wanted, found))
     policy, arrived = ours.pop("policy"), theirs.pop("policy")
     assert {key for key in policy if policy[key] != arrived[key]} == REPLACED - {"device"}  # a CPU here too

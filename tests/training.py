@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from lerobot.configs import parser
+from lerobot.configs.train import TrainPipelineConfig
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -103,6 +105,29 @@ def run_command(main: Callable[[], None], *flags: str | Path) -> str:
         print(log.getvalue())
         raise
     return log.getvalue()
+
+
+def parsed(kind: type, flags: Sequence[str]) -> Any:
+    """The configuration that a LeRobot command would start from."""
+    found = []
+
+    def command(cfg: Any) -> None:
+        if isinstance(cfg, TrainPipelineConfig):
+            cfg.validate()
+        found.append(cfg)
+
+    command.__annotations__["cfg"] = kind
+    run_command(parser.wrap()(command), *flags)
+    return found[0]
+
+
+def leave_checkpoint(cfg: TrainPipelineConfig) -> None:
+    """What a later command reads of a run: its configurations where LeRobot puts them."""
+    assert cfg.policy is not None and cfg.output_dir is not None
+    checkpoint = Path(cfg.output_dir) / "checkpoints" / "last" / "pretrained_model"
+    checkpoint.mkdir(parents=True)
+    cfg.policy._save_pretrained(checkpoint)
+    cfg._save_pretrained(checkpoint)
 
 
 def lerobot_train(dataset: Path, output_dir: Path, *flags: str | Path, steps: int = 2) -> Run:

@@ -27,6 +27,8 @@ def warn_of_large_frames(config: LawmConfig, cameras: Sequence[str], dataset_met
     """Log what a clip costs if a colour camera has at least 4 times the pixels that training needs."""
     shapes = {key: config.image_features[key].shape for key in cameras}
     sizes = {key: shape[1:] for key, shape in shapes.items() if shape[0] == 3}  # (h, w)
+    if not sizes:  # refused a moment later, with a sentence of its own
+        return
     height, width = max(sizes.values(), key=math.prod)
     size = config.world_model.image_size
     side = max(SIDE, size, *(n for name in OWN_SIZES.split() for n in getattr(config, name, None) or ()))

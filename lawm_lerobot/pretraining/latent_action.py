@@ -41,8 +41,8 @@ class LatentActionConfig:
         imitation_weight: Weight of the policy's own training loss on the latents; the world model's is
             its ``loss_weight``.
         unshifted_targets: The policy imitates latents of the frames as they are, although the inverse dynamics learns
-            from randomly shifted ones (``idm.random_shift``). The policy cannot see the shift, and imitated next
-            to nothing of shifted targets.
+            from randomly shifted ones (``idm.random_shift``). The policy cannot see the shift, and learned less
+            from shifted targets (docs/results/settings.md).
     """
 
     source: str = INVERSE_DYNAMICS

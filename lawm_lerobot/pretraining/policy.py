@@ -621,8 +621,7 @@ def _decode_config(cls: type[LawmPolicy], source: dict[str, Any]) -> LawmConfig:
 def fused(groups: Any) -> list[dict[str, Any]]:
     """Parameter groups that torch's Adam, AdamW and SGD update in a single pass over memory; others ignore the key.
 
-    The arithmetic is the same. On a CPU the default is a loop of some ten small passes per tensor, which takes nearly
-    as long as the backward pass of a small policy.
+    The arithmetic is the same. On a CPU the default is a loop of some ten small passes for every tensor.
     """
     groups = list(groups)
     if groups and not isinstance(groups[0], dict):

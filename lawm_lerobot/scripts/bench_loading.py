@@ -1,17 +1,15 @@
 """Clips a second that pretraining reads from an imported dataset and from stock LeRobot recordings.
 
-    python -m lawm_lerobot.scripts.bench_loading
+    python -m lawm_lerobot.scripts.bench --only=loading
 
-Prints JSON. A clip is what `lawm_act` asks for by default: 9 frames, 4 apart.
+A clip is what `lawm_act` asks for by default: 9 frames, 4 apart.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import io
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -193,18 +191,3 @@ def bench_loading(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
             ),
         ],
     }
-
-
-def main() -> None:
-    """Print the report as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
-    parser.add_argument("--device", default="cpu", help="of the pretraining step")
-    arguments = parser.parse_args()
-    print(json.dumps(bench_loading(arguments.quick, arguments.device), indent=2))
-
-
-if __name__ == "__main__":
-    main()

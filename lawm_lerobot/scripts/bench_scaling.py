@@ -1,14 +1,12 @@
 """Samples a second of pretraining as loader workers, processes and the batch grow, by real runs of `lerobot-train`.
 
-    python -m lawm_lerobot.scripts.bench_scaling
+    python -m lawm_lerobot.scripts.bench --only=scaling
 
-Prints JSON.
+Every process computes with one thread.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import sys
 import tempfile
@@ -99,18 +97,3 @@ def bench_scaling(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
         return figure(what, value, at_most=False)
 
     return {**runs, "ratios": [row(grown) for grown in runs]}
-
-
-def main() -> None:
-    """Print the report as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
-    parser.add_argument("--device", default="cpu", help="of the runs of one process")
-    arguments = parser.parse_args()
-    print(json.dumps(bench_scaling(arguments.quick, arguments.device), indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,13 @@
 """What the plugin adds to the start of `lerobot-train`: to its help, and to the time until the first step is done.
 
-    python -m lawm_lerobot.scripts.bench_startup
+    python -m lawm_lerobot.scripts.bench --only=startup
 
-Prints JSON. Every figure is of a fresh process, with the plugin installed or hidden from LeRobot's discovery.
+Every figure is of a fresh process, with the plugin installed or hidden from LeRobot's discovery.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -190,18 +188,3 @@ def bench_startup(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
             figure(f"{to_step}, processor time of the run", ratio(cpu["lawm_act"], cpu["act"])),
         ],
     }
-
-
-def main() -> None:
-    """Print the report as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
-    parser.add_argument("--device", default="cpu", help="of the first step")
-    arguments = parser.parse_args()
-    print(json.dumps(bench_startup(arguments.quick, arguments.device), indent=2))
-
-
-if __name__ == "__main__":
-    main()

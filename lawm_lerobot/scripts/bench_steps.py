@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,7 @@ def plan(quick: bool, device: str) -> list[Run]:
     rows += [Run("diffusion", turns=12 if gpu else 5), smolvla]
     if gpu:
         rows += [replace(act, bf16=True), replace(smolvla, bf16=True)]
-        if hasattr(_choice("lawm_act"), "compile_model"):
-            rows += [replace(act, compiled=True), replace(act, compiled=True, bf16=True)]
+        rows += [replace(act, compiled=True), replace(act, compiled=True, bf16=True)]
     return rows
 
 
@@ -133,6 +132,9 @@ def bench_steps(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
             rows.append(row)
             ratios.append(figure(f"{run}: pretraining step over imitation step", row["ratio"], run.target))
             ratios.append(figure(f"{run}: peak memory over imitation's", round(memory, 3)))
+        default = plan(quick, device)[0]
+        finetuning = measure_finetuning(default, device, Path(folder))
+        ratios.append(figure(f"lawm_{default.policy}: finetuning step over imitation step", finetuning))
     return {"device": device, "threads": torch.get_num_threads(), "rows": rows, "ratios": ratios}
 
 
@@ -160,6 +162,20 @@ def measure(run: Run, device: str, folder: Path) -> dict[str, Any]:
         **{f"{name}_s": spread(seconds) for name, seconds in times.items()},
         "ratio": ratio(times["pretraining"], times["imitation"]),
     }
+
+
+def measure_finetuning(run: Run, device: str, folder: Path) -> dict[str, float]:
+    """`ratio` of the wrapped policy's finetuning step to the plain one's: one network, stepped by a fused optimizer."""
+    plain = build(run, False, device, folder)
+    settings = {f.name: getattr(plain.config, f.name) for f in fields(plain.config) if f.init}
+    wrapped_class = _policy_class(run, True)
+    wrapped = wrapped_class(wrapped_class.config_class(stage="finetune", **settings)).to(device)
+    batch = random_batch(plain.config, run, device)
+    steps = {
+        name: training_step(policy, batch, run.bf16) for name, policy in (("plain", plain), ("ours", wrapped))
+    }
+    times = interleaved(steps, run.turns)
+    return ratio(times["ours"], times["plain"])
 
 
 def peak_of_steps(run: Run, pretraining: bool, device: str, folder: str) -> dict[str, float]:
@@ -200,18 +216,18 @@ def build(run: Run, pretraining: bool, device: str, folder: Path) -> Any:
     from lerobot.configs import FeatureType, PolicyFeature
     from lerobot.utils.constants import ACTION, OBS_STATE
 
-    fields: dict[str, Any] = {**run.fields, "device": device}
+    settings: dict[str, Any] = {**run.fields, "device": device}
     if run.policy == "smolvla":
-        fields |= {"vlm_model_name": str(smolvlm(folder / "smolvlm")), "load_vlm_weights": False}
+        settings |= {"vlm_model_name": str(smolvlm(folder / "smolvlm")), "load_vlm_weights": False}
     else:
-        fields["pretrained_backbone_weights"] = None
+        settings["pretrained_backbone_weights"] = None
     latents = LatentActionConfig(source=run.source)
     if pretraining:
         world_model = WorldModelConfig.get_choice_class(run.world_model)(size=run.size)
-        fields |= {"latent_action": latents, "world_model": world_model}
+        settings |= {"latent_action": latents, "world_model": world_model}
     policy_class = _policy_class(run, pretraining)
     if run.compiled and hasattr(policy_class.config_class, "compile_model"):
-        fields["compile_model"] = True
+        settings["compile_model"] = True
     config = policy_class.config_class(
         input_features={
             OBS_STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
@@ -220,7 +236,7 @@ def build(run: Run, pretraining: bool, device: str, folder: Path) -> Any:
         output_features={
             ACTION: PolicyFeature(FeatureType.ACTION, (latents.dim if pretraining else JOINTS,))
         },
-        **fields,
+        **settings,
     )
     return policy_class(config).to(device)
 

@@ -28,8 +28,16 @@ from lawm_lerobot.evaluation.statistics import (
     points,
 )
 
-# Figures of the latents that lerobot-train logs in pretraining.
-HEALTH = ("mse_over_copy", "shuffle_ratio", "latent_std", "latent_rank", "readout_r2")
+# Figures of the latents and of the policy that lerobot-train logs in pretraining.
+HEALTH = (
+    "mse_over_copy",
+    "shuffle_ratio",
+    "latent_std",
+    "latent_rank",
+    "policy_std",
+    "imitation_loss",
+    "readout_r2",
+)
 
 Record = dict[str, Any]
 
