@@ -500,3 +500,14 @@ def test_a_module_that_has_nothing_to_start_from_is_an_error() -> None:
     rule = StartFrom("encoder*", {"encoder.1.": "encoder.0."}, "unused")
     with pytest.raises(ValueError, match=r"encoder\.1\.w is missing"):
         transfer_tensors({}, {"encoder.1.w": torch.zeros(2)}, [rule], "source")
+
+
+def test_measuring_the_health_draws_nothing_that_training_would() -> None:
+    drawn = []
+    for frequency in (1, 1000):
+        policy = built(diffusion(health_freq=frequency, **features("top", state=S, action=Z))).train()
+        policy._training_steps = 1  # The first step measures in any case.
+        torch.manual_seed(3)
+        policy.forward(pretraining_batch(policy.config))
+        drawn.append(torch.rand(4))
+    assert torch.equal(*drawn)

@@ -199,12 +199,12 @@ def test_bad_input_is_refused_in_one_sentence(datasets, checkpoint, tmp_path):
 
 
 def test_episodes_whose_statistics_differ_in_precision_stand_in_one_column(tmp_path):
-    # LeRobot gives the quantiles of 100 frames or of constant values in double precision, those of 20 in single.
-    lengths = (20, 120, 20)
+    # LeRobot gives the quantiles of constant values in double precision, others of 20 frames in single.
+    lengths = (20, 20, 120)
     source = make_dataset(tmp_path / "videos", lengths=lengths, action_dim=None)
     dataset = LeRobotDataset("test/videos", root=source)
     actions = np.random.default_rng(0).normal(size=(sum(lengths), 2)).astype(np.float32)
-    actions[-20:] = 0.5
+    actions[:20] = 0.5
     feature = {"dtype": "float32", "shape": (2,), "names": None}
     root, confidence = tmp_path / "labelled", np.linspace(0, 1, len(actions), dtype=np.float32)
     add_labels(dataset, actions, confidence, feature, "arm", [0, 1, 2], [], root)
