@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lawm_lerobot.scripts.bench import importing
 from lawm_lerobot.scripts.bench_loading import bench_loading, import_videos
 from lawm_lerobot.scripts.bench_scaling import bench_scaling, train
 from lawm_lerobot.scripts.bench_startup import TINY_ACT, TINY_LAWM, bench_startup, launch
@@ -18,17 +19,19 @@ Report = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def reports() -> Iterator[dict[str, Report]]:
-    # The start-up's processes run beside the others: most of the time goes into importing LeRobot.
+    # What runs as other processes runs beside the rest: most of the time goes into importing LeRobot.
     with ThreadPoolExecutor(1) as pool:
         startup = pool.submit(bench_startup, quick=True)
+        imported = pool.submit(importing, quick=True, device="cpu")
         yield {
             "loading": bench_loading(quick=True),
             "scaling": bench_scaling(quick=True),
             "startup": startup.result(),
+            "import": imported.result(),
         }
 
 
-@pytest.mark.parametrize("section", ["loading", "scaling", "startup"])
+@pytest.mark.parametrize("section", ["loading", "scaling", "startup", "import"])
 def test_ratios_are_rows_of_the_table(reports: dict[str, Report], section: str) -> None:
     for row in reports[section]["ratios"]:
         assert row.keys() == {"what", "value", "q1", "q3", "target", "at_most", "unit"}
@@ -45,6 +48,16 @@ def test_loading_measures_every_dataset_by_workers(reports: dict[str, Report]) -
         assert by_workers["0"]["median"] > 0
     assert report["step_clips_per_s"]["median"] > 0
     assert sorted(row["target"] or 0 for row in report["ratios"]) == [0, 1, 3]
+
+
+def test_import_is_told_beside_the_loop(reports: dict[str, Report]) -> None:
+    (found,) = reports["import"]["kinds"].values()
+    assert (found["source_frames"], found["episodes"]) == (8 * 2 * 12, 8)
+    assert found["times_faster"]["n"] == 1
+    assert found["times_faster"]["median"] == pytest.approx(
+        found["lerobot_loop_s"] / found["import_s"], abs=0.02
+    )
+    assert found["import_cpu_s"] > 0
 
 
 def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import pkgutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -74,10 +75,9 @@ def figure(
 
 
 def importing(quick: bool, device: str) -> dict[str, Any]:
-    """`bench_import`, which knows no GPU."""
-    from lawm_lerobot.scripts.bench_import import bench_import
-
-    report = bench_import({"short_webm": (8, 2)} if quick else None)
+    """`bench_import`, which knows no GPU, as a program: the importer's workers import its main module, and not this one."""
+    command = [sys.executable, "-m", "lawm_lerobot.scripts.bench_import", *(["--quick"] if quick else [])]
+    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
     ratios = [
         figure(f"{kind}: times as fast as LeRobot's loop", found["times_faster"], target=4, at_most=False)
         for kind, found in report["kinds"].items()
