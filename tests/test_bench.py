@@ -197,8 +197,25 @@ def test_rssm_in_a_fresh_process() -> None:
     )
 
 
+def test_decoding_some_frames_beside_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_steps, "RSSM_PIXELS", 32)
+    monkeypatch.setattr(bench_steps, "_use_threads", lambda device: None)
+    asked: list[int] = []
+    rssm = bench_steps.rssm
+
+    def spied(config: Any, device: str) -> Any:
+        asked.append(config.decoded_frames)
+        return rssm(config, device, batch=2)
+
+    monkeypatch.setattr(bench_steps, "rssm", spied)
+    assert bench_steps.decoding("test", "cpu", 2)["median"] > 0
+    assert asked == [4, 0]
+
+
 def test_rssm_beside_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
     def halved(function: Any, size: str, *rest: Any) -> dict[str, Any]:
+        if function is bench_steps.decoding:
+            return {"median": 0.5, "q1": 0.5, "q3": 0.5, "n": 1}
         seconds = bench_steps.AUTHORS[size]["seconds"] / 2
         return {"seconds": {"median": seconds, "q1": seconds, "q3": seconds, "n": 1}, "peak_gb": 1.3}
 
@@ -207,13 +224,13 @@ def test_rssm_beside_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row["value"] for row in ratios if row["unit"] == "x"} == {0.5}
     assert {row["target"] for row in ratios if row["unit"] == "s"} == {0.45, 1.6}
     assert all(
-        row["unit"] == "s" and row["target"] is None
+        row["target"] is None and (row["unit"] == "s") != ("decoding" in row["what"])
         for row in bench_steps.bench_rssm(device="cuda")["ratios"]
     )
 
 
-def test_reports_of_the_other_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lawm_lerobot.scripts import bench_control, bench_import
+def test_the_report_of_the_control_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lawm_lerobot.scripts import bench_control
 
     report = {
         "network": {"ratio": {"median": 1.01}},
@@ -222,6 +239,3 @@ def test_reports_of_the_other_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(bench_control, "bench_control", lambda *args, **kwargs: report)
     assert [bench.met(row) for row in bench.control(True, "cpu")["ratios"]] == ["yes", "no", "yes"]
-    kinds = {"short_webm": {"times_faster": 9.4}, "phone_720p": {"times_faster": 3.9}}
-    monkeypatch.setattr(bench_import, "bench_import", lambda clips: {"kinds": kinds})
-    assert [bench.met(row) for row in bench.importing(False, "cpu")["ratios"]] == ["yes", "no"]

@@ -1,13 +1,15 @@
 """World models, inverse dynamics and latent actions on tiny clips, in the letters of world_models/base.py."""
 
+import gc
 import json
+import weakref
 from dataclasses import dataclass, field
 
 import draccus
 import pytest
 import torch
 from draccus.utils import ParsingError
-from torch import Tensor
+from torch import Tensor, nn
 
 from lawm_lerobot.world_models import (
     InverseDynamicsConfig,
@@ -16,13 +18,18 @@ from lawm_lerobot.world_models import (
     WorldModel,
     WorldModelConfig,
 )
+from lawm_lerobot.world_models.activated_conv import ChannelNormSiLU, activated_convs
 from lawm_lerobot.world_models.configuration import INVERSE_DYNAMICS_SIZES, RECURRENT_SIZES, RSSM_SIZES
 from lawm_lerobot.world_models.inverse_dynamics import random_shift
 from lawm_lerobot.world_models.latent import LatentNorm, effective_rank, latent_std
+from lawm_lerobot.world_models.networks import BlockLinear, Linear, init_weights
+from lawm_lerobot.world_models.rssm import at, draw_frames
+from lawm_lerobot.world_models.unrolled import Unrolled
 
 B, H, SIDE, Z = 4, 3, 32, 2
 SHAPE = (B, H, 3, SIDE, SIDE)
 MODELS = ["rssm", "recurrent"]
+VARIANTS = [("rssm", {}), ("rssm", {"decoded_frames": 2}), ("recurrent", {})]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +63,6 @@ def test_output_has_the_promised_shapes(name):
     model = build(name)
     output = model(frames, latents, valid)
     assert output.loss.shape == () and output.loss.dtype == torch.float32 and output.loss.requires_grad
-    assert output.prediction.shape == SHAPE and output.prediction.requires_grad
     assert model.imagine(frames[:, 0], latents).shape == SHAPE
     reconstruction = model.reconstruct(frames, latents)
     assert reconstruction is None if name == "recurrent" else reconstruction.shape == frames.shape
@@ -80,11 +86,11 @@ def test_the_first_latent_drives_the_first_transition(name):
         assert reached[: k + 1].all() and not reached[k + 1 :].any()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_gradient_reaches_every_latent_and_every_parameter(name, training):
+def test_a_gradient_reaches_every_latent_and_every_parameter(name, changes, training):
     frames, latents, valid = moving_squares()
-    model = build(name).train(training)
+    model = build(name, **changes).train(training)
     latents.requires_grad_()
     model(frames, latents, valid).loss.backward()
     assert (latents.grad.abs().amax(-1) > 0).all()
@@ -105,11 +111,11 @@ def test_latents_get_a_gradient_through_the_rssm_posterior_alone():
     assert (latents.grad.abs().amax(-1) > 0).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_padding_influences_nothing(name):
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_padding_influences_nothing(name, changes):
     frames, latents, valid = moving_squares()
     valid[0, 1:], valid[1, 2:], valid[2] = False, False, False
-    model = build(name).train()
+    model = build(name, **changes).train()
     results = []
     for padding in (0.0, 1.0):
         padded = torch.where(valid[..., None, None, None], frames[:, 1:], padding)
@@ -125,10 +131,10 @@ def test_padding_influences_nothing(name):
         torch.testing.assert_close(first, second)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_batch_without_any_valid_transition_is_harmless(name):
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_a_batch_without_any_valid_transition_is_harmless(name, changes):
     frames, latents, valid = moving_squares()
-    output = build(name)(frames, latents, torch.zeros_like(valid))
+    output = build(name, **changes)(frames, latents, torch.zeros_like(valid))
     output.loss.backward()
     assert output.loss.isfinite() and output.metrics["mse"] == 0
 
@@ -161,7 +167,8 @@ def test_imagination_is_repeatable_and_is_what_was_trained(name):
     with torch.no_grad():
         imagined = model.imagine(frames[:, 0], latents)
         torch.testing.assert_close(imagined, model.imagine(frames[:, 0], latents))
-        torch.testing.assert_close(imagined, model(frames, latents, valid).prediction)
+        errors = (imagined - frames[:, 1:]).square().mean()
+        torch.testing.assert_close(errors, model(frames, latents, valid).metrics["mse"])
         longer = model.imagine(frames[:, 0], torch.cat([latents, latents], 1))
     torch.testing.assert_close(imagined, longer[:, :H])
 
@@ -174,6 +181,160 @@ def test_rssm_samples_in_training_only():
     model.eval()
     losses = [model(frames, latents, valid).loss.item() for _ in range(2)]
     assert losses[0] == losses[1]
+
+
+# --- decoding some frames ---------------------------------------------------------------------------------
+
+
+def test_drawn_frames_stand_for_all_valid_ones():
+    n, count = 6, 3
+    lengths = torch.arange(n + 1)  # one clip of each
+    valid = torch.arange(n) < lengths[:, None]  # (B,n)
+    values = torch.where(valid, torch.rand(n + 1, n), 1e6)
+    estimates = []
+    for _ in range(2000):
+        index, weight = draw_frames(valid, count)
+        assert index.shape == weight.shape == (n + 1, count)
+        assert (weight[~at(index, valid)] == 0).all()
+        torch.testing.assert_close(weight.sum(1), lengths.float())
+        assert (index[1:] == lengths[1:, None] - 1).any(1).all()  # the last valid one
+        assert all(len(row.unique()) == count for row in index)
+        estimates.append((weight * at(index, values)).sum(1))
+    estimates = torch.stack(estimates)  # (draws,B)
+    error = (estimates.mean(0) - (values * valid).sum(1)).abs()
+    assert (error <= 4 * estimates.std(0) / len(estimates) ** 0.5 + 1e-4).all()
+    assert (estimates.std(0)[count + 1 :] > 0).all()
+
+
+def test_all_frames_are_drawn_where_there_are_no_more():
+    valid = torch.arange(4) < torch.tensor([[4], [2]])
+    index, weight = draw_frames(valid, 4)
+    assert index.tolist() == [[0, 1, 2, 3]] * 2
+    assert torch.equal(weight, valid.float())
+
+
+@pytest.mark.parametrize(("decoded", "training", "expected"), [(2, True, 4), (2, False, 7), (0, True, 7)])
+def test_some_frames_are_decoded_in_training_and_all_in_evaluation(decoded, training, expected):
+    frames, latents, valid = moving_squares()
+    model = build("rssm", decoded_frames=decoded).train(training)
+    rows = []
+    model.decoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    model(frames, latents, valid)
+    assert rows == [B * expected]
+
+
+# --- the same figures for less time and memory ------------------------------------------------------------
+
+
+def unroll(layer: nn.Module, inputs: Tensor, run) -> Tensor:
+    """Three steps of a recurrence: (N,8) -> ()."""
+    x, total = inputs, inputs.new_zeros(())
+    for k in range(3):
+        x = torch.tanh(run(layer, x).flatten(1)) + inputs
+        total = total + (k + 1) * x.square().sum()
+    return total
+
+
+LAYERS = {
+    "linear": lambda: Linear(8, 8),
+    "without a bias": lambda: Linear(8, 8, bias=False),
+    "blocks": lambda: BlockLinear(8, 8, 2),
+    "sequence": lambda: nn.Sequential(Linear(8, 4), nn.LayerNorm(4), Linear(4, 8)),
+}
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_unrolled_layers_have_the_gradients_of_the_layers(kind, dtype, steps):
+    layer = LAYERS[kind]().to(dtype)
+    inputs = torch.randn(5, 8, dtype=dtype, requires_grad=True)
+    parts = [inputs, *layer.parameters()]
+    expected = torch.autograd.grad(unroll(layer, inputs, lambda module, x: module(x)), parts)
+    total = unroll(layer, inputs, Unrolled(steps))
+    calls = [0] * len(parts)
+    for i, part in enumerate(parts):
+        part.register_hook(lambda _, i=i: calls.__setitem__(i, calls[i] + 1))
+    (of_inputs,) = torch.autograd.grad(total, inputs, retain_graph=True)
+    torch.testing.assert_close(of_inputs, expected[0])
+    for _ in range(2):  # A second backward pass through one graph gives the same again.
+        calls[:] = [0] * len(parts)
+        found = torch.autograd.grad(total, parts, retain_graph=True)
+        torch.testing.assert_close(found, expected)
+        assert calls == [1] * len(parts)
+    assert all(f.stride() == part.stride() for f, part in zip(found, parts, strict=True))
+
+
+def test_unrolled_layers_without_gradients_or_with_frozen_weights():
+    layer, inputs = BlockLinear(8, 8, 2), torch.randn(5, 8, requires_grad=True)
+    expected = unroll(layer, inputs, lambda module, x: module(x))
+    with torch.no_grad():
+        torch.testing.assert_close(unroll(layer, inputs, Unrolled(3)), expected)
+    (gradient,) = torch.autograd.grad(expected, inputs)
+    unroll(layer.requires_grad_(False), inputs, Unrolled(3)).backward()
+    torch.testing.assert_close(inputs.grad, gradient)
+    assert layer.weight.grad is None
+
+
+def test_unrolled_layers_in_bfloat16():
+    layer, inputs = LAYERS["sequence"](), torch.randn(5, 8)
+    found = []
+    for run in (lambda module, x: module(x), Unrolled(3)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            total = unroll(layer, inputs, run)
+        found.append(torch.autograd.grad(total.float(), list(layer.parameters())))
+    for plain, fast in zip(*found, strict=True):
+        assert fast.dtype == torch.float32
+        assert (fast - plain).norm() < 0.05 * plain.norm()
+
+
+def test_an_unrolled_graph_does_not_hold_itself_alive():
+    layer, inputs = Linear(8, 8), torch.randn(5, 8)
+    gc.disable()
+    try:
+        x = layer(inputs)
+        alive = weakref.ref(x)
+        total = unroll(layer, x, Unrolled(3))
+        del x, total
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_unrolled_layers_can_be_compiled():
+    layer, inputs = LAYERS["sequence"](), torch.randn(5, 8)
+    compiled = torch.compile(lambda x: unroll(layer, x, Unrolled(3)), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), unroll(layer, inputs, lambda module, x: module(x)))
+
+
+@pytest.mark.parametrize("leading", [(6,), (2, 3)])
+def test_linear_layers_have_the_gradients_of_plain_ones(leading):
+    layer, inputs = Linear(8, 4), torch.randn(*leading, 8, requires_grad=True)
+    plain = torch.nn.functional.linear(inputs, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(inputs), plain)
+    parts = [inputs, *layer.parameters()]
+    expected = torch.autograd.grad(plain.square().sum(), parts)
+    torch.testing.assert_close(torch.autograd.grad(layer(inputs).square().sum(), parts), expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+@pytest.mark.parametrize("conv", [nn.Conv2d, nn.ConvTranspose2d])
+def test_activated_convolutions_have_the_gradients_of_their_layers(conv, at_once, monkeypatch):
+    monkeypatch.setattr("lawm_lerobot.world_models.activated_conv.BYTES_AT_ONCE", at_once)
+    norm, conv = ChannelNormSiLU(4), conv(4, 6, 4, 2, 1, bias=conv is nn.ConvTranspose2d)
+    conv.apply(init_weights)
+    nn.init.normal_(norm.weight)
+    maps = torch.randn(3, 4, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    parts = [maps, *norm.parameters(), *conv.parameters()]
+    plain = conv(norm(maps))
+    weights = torch.randn_like(plain)
+    expected = torch.autograd.grad((weights * plain).sum(), parts)
+    found = activated_convs([norm, conv], maps)
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(torch.autograd.grad((weights * found).sum(), parts), expected)
+
+
+# --- precision, shapes and configuration ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -263,6 +424,7 @@ def test_configuration_survives_a_file(name, tmp_path):
         (lambda: RecurrentConfig(size="12m"), "'12m'", "--policy.world_model.size"),
         (lambda: RSSMConfig(image_size=100), "100", "--policy.world_model.image_size"),
         (lambda: RSSMConfig(open_loop_weight=-1), "-1", "--policy.world_model.open_loop_weight"),
+        (lambda: RSSMConfig(decoded_frames=1), "1", "--policy.world_model.decoded_frames"),
         (lambda: RSSMConfig(unimix=0.0), "0.0", "--policy.world_model.unimix"),
         (lambda: RecurrentConfig(loss_weight=float("nan")), "nan", "--policy.world_model.loss_weight"),
         (lambda: InverseDynamicsConfig(size="2b"), "'2b'", "--policy.idm.size"),

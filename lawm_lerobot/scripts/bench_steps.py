@@ -363,6 +363,9 @@ def bench_rssm(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
     for size in tqdm(sizes, desc="rssm", leave=False):
         name = f"rssm {size}"
         found = passes[name] = in_fresh_process(rssm_pass, size, device, 3 if quick else 9)
+        drawn = in_fresh_process(decoding, size, device, 3 if quick else 9)
+        frames = RSSMConfig().decoded_frames
+        ratios.append(figure(f"{name}: decoding {frames} frames of a clip over decoding all", drawn))
         what, seconds = f"{name}: forward and backward", found["seconds"]
         if device != "cpu":
             ratios.append(figure(what, seconds, unit="s"))
@@ -396,20 +399,9 @@ def rssm_pass(
         ``parameters``, counted; ``seconds``, a `spread`; ``peak_gb``, of which ``of_which_imports_gb`` before the model;
         and ``threads``.
     """
-    from lawm_lerobot.world_models.rssm import RSSM
-
     _use_threads(device)
     imports = peak_bytes(device)
-    dim = LatentActionConfig().dim
-    model = RSSM(RSSMConfig(size=size, image_size=pixels), dim).to(device)
-    frames = torch.rand(batch, RSSM_FRAMES, 3, pixels, pixels, device=device)  # (B,T,C,h,w)
-    latents = torch.randn(batch, RSSM_FRAMES - 1, dim, device=device, requires_grad=True)  # (B,H,Z)
-    valid = torch.ones(batch, RSSM_FRAMES - 1, dtype=torch.bool, device=device)  # (B,H)
-
-    def forward_and_backward() -> None:
-        model.zero_grad()
-        model(frames, latents, valid).loss.backward()
-
+    model, forward_and_backward = rssm(RSSMConfig(size=size, image_size=pixels), device, batch)
     times = interleaved({"pass": forward_and_backward}, turns)["pass"]
     return {
         "parameters": _count(model),
@@ -418,6 +410,33 @@ def rssm_pass(
         "of_which_imports_gb": round(imports / GB, 3),
         "threads": torch.get_num_threads(),
     }
+
+
+def decoding(size: str, device: str, turns: int) -> dict[str, float]:
+    """`ratio` of the pass of `rssm_pass`, which decodes some frames of each clip, to one that decodes all of them."""
+    _use_threads(device)
+    some = RSSMConfig(size=size, image_size=RSSM_PIXELS)
+    every = replace(some, decoded_frames=0)
+    passes = {name: rssm(config, device)[1] for name, config in (("some", some), ("all", every))}
+    times = interleaved(passes, turns)
+    return ratio(times["some"], times["all"])
+
+
+def rssm(
+    config: RSSMConfig, device: str, batch: int = RSSM_BATCH
+) -> tuple[torch.nn.Module, Callable[[], None]]:
+    """A world model, and what runs it forward and back on a random batch."""
+    dim, pixels = LatentActionConfig().dim, config.image_size
+    model = config.build(dim, RSSM_FRAMES - 1).to(device)
+    frames = torch.rand(batch, RSSM_FRAMES, 3, pixels, pixels, device=device)  # (B,T,C,h,w)
+    latents = torch.randn(batch, RSSM_FRAMES - 1, dim, device=device, requires_grad=True)  # (B,H,Z)
+    valid = torch.ones(batch, RSSM_FRAMES - 1, dtype=torch.bool, device=device)  # (B,H)
+
+    def forward_and_backward() -> None:
+        model.zero_grad()
+        model(frames, latents, valid).loss.backward()
+
+    return model, forward_and_backward
 
 
 # --- processes and memory -------------------------------------------------------------------------------

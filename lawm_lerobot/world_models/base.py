@@ -18,9 +18,6 @@ class WorldModelOutput:
     """() float32, what to minimise."""
     metrics: dict[str, Tensor]
     """0-dimensional detached tensors. They are not read on the host here: `.item()` would stall the GPU."""
-    prediction: Tensor
-    """(B,H,C,h,w) open-loop prediction of x_1..x_H from x_0 and the latents alone, on the scale of the frames
-    but not clamped to [0, 1]; not detached."""
 
 
 class WorldModel(nn.Module, ABC):
@@ -31,7 +28,7 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, frames: Tensor, latents: Tensor, valid: Tensor) -> WorldModelOutput:
-        """Loss, metrics and open-loop prediction of a batch of clips.
+        """Loss and metrics of a batch of clips.
 
         Args:
             frames: (B,T,C,h,w) float in [0, 1], already at the configured `image_size`.
@@ -40,7 +37,8 @@ class WorldModel(nn.Module, ABC):
                 of a clip, so nothing valid follows it; padded transitions influence neither loss, metrics nor
                 gradients. x_0 is always valid.
 
-        Every model reports at least these metrics, means over the valid transitions:
+        Every model reports at least these metrics, means over the valid transitions, or in training over those it
+        draws among them:
             mse: mean squared pixel error of the open-loop prediction;
             copy_mse: the same for a predictor that copies x_0;
             mse_over_copy: their ratio; below 1 the model predicts something.

@@ -154,6 +154,9 @@ class RSSMConfig(WorldModelConfig):
     """DreamerV3's recurrent state-space model: a deterministic and a discrete stochastic state."""
 
     size: str = "12m"
+    # Frames of each clip that are decoded in a training step, drawn at random, the last one always among them: as
+    # many reconstructed as predicted open loop, 2 at least. 0 decodes all, as evaluation does.
+    decoded_frames: int = 4
     # Weight of the pixel error of the open-loop prediction, beside the posterior's reconstruction error.
     open_loop_weight: float = 1.0
     # Weights of the two KL terms, beta_dyn and beta_rep of DreamerV3's first version (the later one raises
@@ -169,6 +172,11 @@ class RSSMConfig(WorldModelConfig):
         super().__post_init__()
         for name in ("open_loop_weight", "dynamics_weight", "representation_weight", "free_bits"):
             _check_not_negative(f"world_model.{name}", getattr(self, name), f"--policy.world_model.{name}")
+        if self.decoded_frames < 0 or self.decoded_frames == 1:
+            raise ParsingError(
+                f"world_model.decoded_frames is {self.decoded_frames!r} but must be 0 (all) or at least 2 (the last frame "
+                "and a random one): change `--policy.world_model.decoded_frames`."
+            )
         if not 0 < self.unimix < 1:
             raise ParsingError(
                 f"world_model.unimix is {self.unimix!r} but must lie between 0 and 1, or a KL can become "

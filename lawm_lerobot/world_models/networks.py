@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .activated_conv import ChannelNormSiLU, activated_convs
+from .products import Product, is_faster
+
 IMAGE_CHANNELS = 3
 MINIMUM_MAP = 4
 """Side of the smallest feature map: DreamerV3's encoder stops, and its decoder starts, at 4x4."""
@@ -60,24 +63,27 @@ def as_images(frames: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` is true; 0 where it is true nowhere."""
+    """Mean of `values` where `mask` is true, or by the weights in it; 0 where it is true nowhere."""
     mask = mask.to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp_min(1.0)
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of every pixel of a map; permuting is free in channels-last."""
+class Linear(nn.Linear):
+    """A linear layer for inputs (N,inputs) or (B,n,inputs), see products.py."""
 
-    def forward(self, maps: Tensor) -> Tensor:
-        normed = super().forward(maps.permute(0, 2, 3, 1))  # (N,h,w,C)
-        return normed.permute(0, 3, 1, 2)  # (N,C,h,w)
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not is_faster(inputs):
+            return super().forward(inputs)
+        rows = inputs.reshape(1, -1, self.in_features)  # (1,N,inputs)
+        outputs = Product.apply(rows, self.weight.t().unsqueeze(0)).view(*inputs.shape[:-1], -1)
+        return outputs if self.bias is None else outputs + self.bias
 
 
 class NormedLinear(nn.Sequential):
     """Linear, layer norm, SiLU."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__(nn.Linear(inputs, outputs, bias=False), nn.LayerNorm(outputs), nn.SiLU())
+        super().__init__(Linear(inputs, outputs, bias=False), nn.LayerNorm(outputs), nn.SiLU())
 
 
 class BlockLinear(nn.Module):
@@ -96,18 +102,18 @@ class BlockLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(N,inputs) -> (N,blocks,outputs/blocks)."""
         by_block = inputs.unflatten(-1, (self.blocks, -1)).transpose(0, 1)  # (blocks,N,inputs/blocks)
-        return torch.baddbmm(self.bias, by_block, self.weight).transpose(0, 1)  # (N,blocks,outputs/blocks)
-
-
-def norm_act(channels: int) -> tuple[nn.Module, nn.Module]:
-    return ChannelNorm(channels), nn.SiLU()
+        if is_faster(inputs):
+            outputs = Product.apply(by_block, self.weight) + self.bias  # (blocks,N,outputs/blocks)
+        else:
+            outputs = torch.baddbmm(self.bias, by_block, self.weight)  # (blocks,N,outputs/blocks)
+        return outputs.transpose(0, 1)
 
 
 def conv_stages(channels: list[int]) -> nn.Sequential:
     """One strided convolution from each number of channels to the next, halving h and w."""
     return nn.Sequential(
         *(
-            nn.Sequential(nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), *norm_act(c_out))
+            nn.Sequential(nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), ChannelNormSiLU(c_out))
             for c_in, c_out in pairwise(channels)
         )
     )
@@ -132,7 +138,9 @@ class ConvEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,C,h,w) -> (N,features)."""
-        return self.maps(images)[-1].flatten(1)  # (N,8*depth*4*4)
+        first, *between, last = (layer for stage in self.stages for layer in stage.children())
+        maps = activated_convs(between, first(images))  # (N,8*depth,4,4)
+        return last(maps).flatten(1)  # (N,8*depth*4*4)
 
 
 class ConvDecoder(nn.Module):
@@ -141,11 +149,11 @@ class ConvDecoder(nn.Module):
     def __init__(self, inputs: int, depth: int, image_size: int):
         super().__init__()
         channels = channels_of(depth, image_size)[::-1]
-        self.start = nn.Linear(inputs, channels[0] * MINIMUM_MAP**2, bias=False)
-        self.start_norm = nn.Sequential(*norm_act(channels[0]))
+        self.start = Linear(inputs, channels[0] * MINIMUM_MAP**2, bias=False)
+        self.start_norm = nn.Sequential(ChannelNormSiLU(channels[0]))
         self.stages = nn.Sequential(
             *(
-                nn.Sequential(nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False), *norm_act(c_out))
+                nn.Sequential(nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False), ChannelNormSiLU(c_out))
                 for c_in, c_out in pairwise(channels)
             )
         )
@@ -154,8 +162,13 @@ class ConvDecoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N,inputs) -> (N,C,h,w), the mean of the pixels' distribution, centred on mid-grey, not clamped."""
         maps = self.start(features).unflatten(-1, (MINIMUM_MAP, MINIMUM_MAP, -1))  # (N,4,4,8*depth)
-        maps = self.start_norm(maps.permute(0, 3, 1, 2))  # (N,8*depth,4,4), channels-last in memory
-        return self.head(self.stages(maps)).float() + 0.5  # (N,C,h,w)
+        maps = maps.permute(0, 3, 1, 2)  # (N,8*depth,4,4), channels-last in memory
+        layers = [
+            *self.start_norm,
+            *(layer for stage in self.stages for layer in stage.children()),
+            self.head,
+        ]
+        return activated_convs(layers, maps).float() + 0.5  # (N,C,h,w)
 
 
 def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
@@ -163,11 +176,18 @@ def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(prediction.float(), target.float(), reduction="none").mean((-3, -2, -1))  # (B,T)
 
 
-def prediction_metrics(errors: Tensor, frames: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """What every world model reports: errors (B,H) of its open-loop prediction of frames (B,T,C,h,w)."""
+def prediction_metrics(errors: Tensor, first: Tensor, targets: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """What every world model reports, over the targets in `mask` (B,n), which may hold weights.
+
+    Args:
+        errors: (B,n) of the open-loop prediction.
+        first: (B,C,h,w), x_0.
+        targets: (B,n,C,h,w), the frames predicted.
+        mask: (B,n), as in `masked_mean`.
+    """
     with torch.no_grad():
-        mse = masked_mean(errors.detach(), valid)
-        copy_mse = masked_mean(frame_errors(frames[:, :1].expand_as(frames[:, 1:]), frames[:, 1:]), valid)
+        mse = masked_mean(errors.detach(), mask)
+        copy_mse = masked_mean(frame_errors(first.unsqueeze(1).expand_as(targets), targets), mask)
         # A clip in which nothing moves has no error to compare with; the floor is that of 8-bit rounding.
         ratio = mse / copy_mse.clamp_min(1.0 / 255**2 / 12)
     return {"mse": mse, "copy_mse": copy_mse, "mse_over_copy": ratio}

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .activated_conv import ChannelNorm
 from .base import WorldModel, WorldModelOutput
 from .configuration import RECURRENT_SIZES, RecurrentConfig
 from .networks import (
@@ -23,7 +24,6 @@ from .networks import (
     IMAGE_CHANNELS,
     MINIMUM_MAP,
     PIXELS,
-    ChannelNorm,
     ConvEncoder,
     NormedLinear,
     as_images,
@@ -92,14 +92,16 @@ class RecurrentWorldModel(WorldModel):
 
     def forward(self, frames: Tensor, latents: Tensor, valid: Tensor) -> WorldModelOutput:
         self.check_shapes(frames, latents)
-        first, targets = frames[:, :1].float(), frames[:, 1:].float()  # (B,1,C,h,w), (B,H,C,h,w)
+        first, targets = frames[:, 0].float(), frames[:, 1:].float()  # (B,C,h,w), (B,H,C,h,w)
         prediction = self.imagine(frames[:, 0], latents)  # (B,H,C,h,w)
         squared = (prediction - targets).square()  # (B,H,C,h,w)
         weighted = errors = squared.mean((-3, -2, -1))  # (B,H)
         if self.config.motion_weight > 0:
-            moved = ((targets - first).abs().amax(2, keepdim=True) / MOVED).clamp_max(1.0)  # (B,H,1,h,w)
+            moved = ((targets - first.unsqueeze(1)).abs().amax(2, keepdim=True) / MOVED).clamp_max(
+                1.0
+            )  # (B,H,1,h,w)
             extra = (moved * squared).mean((-3, -2, -1))  # (B,H)
             weighted = errors + self.config.motion_weight * extra  # (B,H)
         loss = self.config.loss_weight * PIXELS * masked_mean(weighted, valid)
-        metrics = {"loss": loss.detach(), **prediction_metrics(errors, frames, valid)}
-        return WorldModelOutput(loss, metrics, prediction)
+        metrics = {"loss": loss.detach(), **prediction_metrics(errors, first, targets, valid)}
+        return WorldModelOutput(loss, metrics)

@@ -17,7 +17,7 @@ Symbols of the paper (its section on learning the world model):
 Three departures, all because the model is conditioned on a clip's first frame: h_0 = 0 and x_0 is observed
 through s_0; the KL terms run over the H transitions only, since x_0 is given and nothing has to predict it;
 and an open-loop term trains the rollout that imagination uses. That rollout takes the mode of every s_t
-instead of a sample, in training as in imagination, so `prediction` is what `imagine` returns. Reward and
+instead of a sample, in training as in imagination, so it is what `imagine` returns that is trained. Reward and
 continuation heads are left out.
 """
 
@@ -33,6 +33,7 @@ from .networks import (
     BlockLinear,
     ConvDecoder,
     ConvEncoder,
+    Linear,
     NormedLinear,
     as_images,
     frame_errors,
@@ -40,6 +41,7 @@ from .networks import (
     masked_mean,
     prediction_metrics,
 )
+from .unrolled import Unrolled
 
 BLOCKS = 8
 """Blocks of the recurrent matrices, as in the paper."""
@@ -52,10 +54,10 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.deter_in = NormedLinear(deter, hidden)
         self.stoch_in = NormedLinear(stoch, hidden)
-        self.latent_in = nn.Sequential(NormedLinear(latent_dim, hidden), nn.Linear(hidden, deter, bias=False))
+        self.latent_in = nn.Sequential(NormedLinear(latent_dim, hidden), Linear(hidden, deter, bias=False))
         # Every block sees its own part of h and all of the embedded h, s and z.
         self.mix_block = BlockLinear(deter, deter, BLOCKS)
-        self.mix_all = nn.Linear(2 * hidden, deter, bias=False)
+        self.mix_all = Linear(2 * hidden, deter, bias=False)
         self.mix_norm = nn.Sequential(nn.LayerNorm(deter), nn.SiLU())
         self.gates = BlockLinear(deter, 3 * deter, BLOCKS)
 
@@ -63,11 +65,11 @@ class SequenceModel(nn.Module):
         """(B,H,Z) -> (B,H,deter), the latents' share of every step, which needs no recurrence."""
         return self.latent_in(latents)
 
-    def forward(self, deter: Tensor, stoch: Tensor, drive: Tensor) -> Tensor:
+    def forward(self, deter: Tensor, stoch: Tensor, drive: Tensor, run: Unrolled) -> Tensor:
         """(N,deter), (N,groups*classes), (N,deter) -> (N,deter), one step."""
-        everything = torch.cat([self.deter_in(deter), self.stoch_in(stoch)], -1)  # (N,2*hidden)
-        mixed = self.mix_block(deter).flatten(1) + self.mix_all(everything) + drive  # (N,deter)
-        gates = self.gates(self.mix_norm(mixed)).float()  # (N,BLOCKS,3*deter/BLOCKS)
+        everything = torch.cat([run(self.deter_in, deter), run(self.stoch_in, stoch)], -1)  # (N,2*hidden)
+        mixed = run(self.mix_block, deter).flatten(1) + run(self.mix_all, everything) + drive  # (N,deter)
+        gates = run(self.gates, self.mix_norm(mixed)).float()  # (N,BLOCKS,3*deter/BLOCKS)
         reset, candidate, update = (gate.flatten(1) for gate in gates.chunk(3, -1))  # each (N,deter)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         update = torch.sigmoid(update - 1)  # The state changes slowly at first.
@@ -79,13 +81,13 @@ class Posterior(nn.Module):
 
     def __init__(self, deter: int, embedding: int, hidden: int, logits: int):
         super().__init__()
-        self.from_deter = nn.Linear(deter, hidden, bias=False)
-        self.from_embedding = nn.Linear(embedding, hidden, bias=False)
-        self.head = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, logits))
+        self.from_deter = Linear(deter, hidden, bias=False)
+        self.from_embedding = Linear(embedding, hidden, bias=False)
+        self.head = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), Linear(hidden, logits))
 
-    def forward(self, deter: Tensor, observed: Tensor) -> Tensor:
+    def forward(self, deter: Tensor, observed: Tensor, run: Unrolled) -> Tensor:
         """(N,deter), (N,hidden) from `from_embedding` -> (N,groups*classes) logits."""
-        return self.head(self.from_deter(deter) + observed)
+        return run(self.head, run(self.from_deter, deter) + observed)
 
 
 def straight_through(probs: Tensor, noise: Tensor) -> Tensor:
@@ -96,6 +98,31 @@ def straight_through(probs: Tensor, noise: Tensor) -> Tensor:
     index = (probs.detach() / noise).argmax(-1, keepdim=True)  # (N,groups,1)
     one_hot = torch.zeros_like(probs).scatter_(-1, index, 1.0)
     return (one_hot + probs - probs.detach()).flatten(1)  # (N,groups*classes)
+
+
+def draw_frames(valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Which `count` frames of each clip stand for all of them: (B,n) bool -> their indices and weights (B,count).
+
+    The last valid frame is always drawn, since it alone depends on every latent; the others at random, without
+    replacement. A weight says how many valid frames the drawn one stands for, none if it is padding, so a weighted sum
+    over the drawn frames has the sum over the valid ones as its expectation.
+    """
+    frames = valid.shape[1]
+    if count >= frames:
+        return torch.arange(frames, device=valid.device).expand_as(valid), valid.float()
+    length = valid.sum(1, keepdim=True)  # (B,1); padding is at the end
+    place = torch.arange(frames, device=valid.device)  # (n)
+    # In random order, but the last valid frame first and the padding after everything else.
+    turn = torch.rand(valid.shape, device=valid.device) + (place >= length)  # (B,n)
+    index = turn.masked_fill(place == length - 1, -1.0).argsort(1)[:, :count]  # (B,count)
+    others = (length - 1) / (length - 1).clamp(1, count - 1)  # (B,1)
+    weight = torch.cat([torch.ones_like(others), others.expand(-1, count - 1)], 1)  # (B,count)
+    return index, weight * valid.gather(1, index)
+
+
+def at(index: Tensor, values: Tensor) -> Tensor:
+    """(B,count) indices, (B,n,...) -> (B,count,...)."""
+    return values[torch.arange(len(index), device=index.device).unsqueeze(1), index]
 
 
 def categorical_kl(probs: Tensor, other: Tensor) -> Tensor:
@@ -119,7 +146,7 @@ class RSSM(WorldModel):
         self.prior = nn.Sequential(
             NormedLinear(size.deter, size.hidden),
             NormedLinear(size.hidden, size.hidden),
-            nn.Linear(size.hidden, stoch),
+            Linear(size.hidden, stoch),
         )
         self.decoder = ConvDecoder(size.deter + stoch, size.depth, config.image_size)
         self.apply(init_weights)
@@ -146,15 +173,16 @@ class RSSM(WorldModel):
         if self.training:  # The posterior samples; the open loop takes the mode, as imagination does.
             noise[:, :batch].exponential_()
 
+        run = Unrolled(horizon + 1)
         deter = torch.zeros(rows, self.deter, device=frames.device)  # (2*B,deter)
-        probs = self.probabilities(self.posterior(deter[:batch], observed[:, 0]))  # (B,groups,classes)
+        probs = self.probabilities(self.posterior(deter[:batch], observed[:, 0], run))  # (B,groups,classes)
         stoch = straight_through(probs.repeat(2, 1, 1), noise[0])  # (2*B,stoch)
         deters, stochs, posteriors = [deter], [stoch], [probs]
         for k in range(horizon):
-            deter = self.sequence(deter, stoch, drive[:, k])  # (2*B,deter)
+            deter = self.sequence(deter, stoch, drive[:, k], run)  # (2*B,deter)
             seen, imagined = deter.chunk(2)  # each (B,deter)
-            observed_logits = self.posterior(seen, observed[:, k + 1])  # (B,stoch)
-            logits = torch.cat([observed_logits, self.prior(imagined)])  # (2*B,stoch)
+            observed_logits = self.posterior(seen, observed[:, k + 1], run)  # (B,stoch)
+            logits = torch.cat([observed_logits, run(self.prior, imagined)])  # (2*B,stoch)
             probs = self.probabilities(logits)  # (2*B,groups,classes)
             stoch = straight_through(probs, noise[k + 1])  # (2*B,stoch)
             deters.append(deter)
@@ -172,18 +200,24 @@ class RSSM(WorldModel):
 
     def forward(self, frames: Tensor, latents: Tensor, valid: Tensor) -> WorldModelOutput:
         self.check_shapes(frames, latents)
-        config, time = self.config, frames.shape[1]
+        config = self.config
         seen_deter, seen_stoch, posterior, open_deter, open_stoch = self.rollout(frames, latents)
-        decoded = self.decode(
-            torch.cat([seen_deter, open_deter], 1), torch.cat([seen_stoch, open_stoch], 1)
-        )  # (B,T+H,C,h,w)
-        reconstruction, prediction = decoded[:, :time], decoded[:, time:]  # (B,T,C,h,w), (B,H,C,h,w)
 
-        # Pixels: squared error summed over a frame (the paper's L_pred).
+        # Pixels: squared error summed over a frame (the paper's L_pred). Decoding all frames would be 40% of a
+        # training step, so it is some of each clip.
+        count = config.decoded_frames if self.training and config.decoded_frames else frames.shape[1]
         seen = F.pad(valid, (1, 0), value=True)  # (B,T); x_0 is always valid
-        reconstruction_mse = masked_mean(frame_errors(reconstruction, frames), seen)
-        open_errors = frame_errors(prediction, frames[:, 1:])  # (B,H)
-        open_loop_mse = masked_mean(open_errors, valid)
+        seen_index, seen_weight = draw_frames(seen, count)  # (B,n)
+        open_index, open_weight = draw_frames(valid, count)  # (B,m)
+        targets = torch.cat([at(seen_index, frames), at(open_index + 1, frames)], 1)  # (B,n+m,C,h,w)
+        decoded = self.decode(
+            torch.cat([at(seen_index, seen_deter), at(open_index, open_deter)], 1),
+            torch.cat([at(seen_index, seen_stoch), at(open_index, open_stoch)], 1),
+        )  # (B,n+m,C,h,w)
+        errors = frame_errors(decoded, targets)  # (B,n+m)
+        seen_errors, open_errors = errors.split([seen_index.shape[1], open_index.shape[1]], 1)  # (B,n), (B,m)
+        reconstruction_mse = masked_mean(seen_errors, seen_weight)
+        open_loop_mse = masked_mean(open_errors, open_weight)
 
         # KL balancing with free bits (the paper's L_dyn and L_rep). Clipping comes before the mean over time,
         # so that an easy transition cannot hide a hard one.
@@ -203,20 +237,21 @@ class RSSM(WorldModel):
             "loss": loss.detach(),
             "reconstruction_mse": reconstruction_mse.detach(),
             "kl": masked_mean(dynamics.detach(), valid),
-            **prediction_metrics(open_errors, frames, valid),
+            **prediction_metrics(open_errors, frames[:, 0], targets[:, seen_index.shape[1] :], open_weight),
         }
-        return WorldModelOutput(loss, metrics, prediction)
+        return WorldModelOutput(loss, metrics)
 
     def imagine(self, first_frame: Tensor, latents: Tensor) -> Tensor:
         embedding = self.encoder(as_images(first_frame.unsqueeze(1)))  # (B,embedding)
         drive = self.sequence.drive(latents)  # (B,H,deter)
+        run = Unrolled(latents.shape[1] + 1)
         deter = torch.zeros(len(latents), self.deter, device=latents.device)  # (B,deter)
-        probs = self.probabilities(self.posterior(deter, self.posterior.from_embedding(embedding)))
+        probs = self.probabilities(self.posterior(deter, self.posterior.from_embedding(embedding), run))
         stoch = straight_through(probs, torch.ones_like(probs))  # (B,stoch)
         deters, stochs = [], []
         for k in range(latents.shape[1]):
-            deter = self.sequence(deter, stoch, drive[:, k])  # (B,deter)
-            probs = self.probabilities(self.prior(deter))  # (B,groups,classes)
+            deter = self.sequence(deter, stoch, drive[:, k], run)  # (B,deter)
+            probs = self.probabilities(run(self.prior, deter))  # (B,groups,classes)
             stoch = straight_through(probs, torch.ones_like(probs))  # (B,stoch)
             deters.append(deter)
             stochs.append(stoch)
