@@ -1,4 +1,4 @@
-"""Compare settings of latent learning (`latent_action.source=inverse_dynamics`): what latents know, and what they cost.
+"""Compare settings of latent learning: what latents know, what they cost, and what they are worth to an imitator.
 
     python examples/make_metaworld_dataset.py --tasks=reach-v3,push-v3,drawer-open-v3,door-open-v3,window-open-v3 \\
         --episodes=12 --noise=0.2 --record_executed=true --size=64 --seed=20000 --repo_id=local/probe --root=data/probe
@@ -7,7 +7,8 @@
         --settings='["default", "world_model.type=rssm world_model.size=3m"]'
 
 A setting is what differs from the defaults. Each trains world model and inverse dynamics, and a small policy that imitates
-the latents, on nine tenths of the episodes, and measures on the rest:
+the latents, on nine tenths of the episodes; with `latent_action.source=policy` the latents are the policy's, and there is no
+inverse dynamics. It measures on the rest:
 
 - open-loop error over that of copying x_0, and over that with another clip's latents;
 - R2 of a ridge regression from z_k to the mean true action over its stride, fitted on the training episodes: the
@@ -15,6 +16,9 @@ the latents, on nine tenths of the episodes, and measures on the rest:
   since an effort that is the same throughout a task can be read off what the task looks like; and once for the action
   with two labelled episodes of each task only, the penalty cross-validated over them;
 - R2 of the policy's latents, from x_0 alone, mean over the dimensions;
+- imitation error: the policy's trunk and a new head learn the coming actions from those labelled episodes. Mean absolute
+  error over the actions' standard deviation; and that from random weights, trained for as many steps as both trainings
+  have together;
 - milliseconds of CPU time a training step.
 
 An interrupted comparison goes on with the settings that are not in the output yet. At the end a table is printed, the
@@ -25,6 +29,7 @@ import json
 import platform
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import draccus
@@ -36,12 +41,13 @@ from torch import Tensor, nn
 from tqdm import tqdm, trange
 
 from lawm_lerobot.evaluation.ridge import fit_ridge, r2_per_dimension
-from lawm_lerobot.pretraining.latent_action import LatentActionConfig
+from lawm_lerobot.pretraining.latent_action import POLICY, LatentActionConfig
 from lawm_lerobot.pretraining.objective import ImitationLoss, LatentActionPretraining
 from lawm_lerobot.world_models import InverseDynamicsConfig, WorldModelConfig
 from lawm_lerobot.world_models.networks import ConvEncoder, NormedLinear, as_images, masked_mean
 
 POLICY_SIZE = 64  # pixels that the imitating policy sees, whatever the world model does
+CHUNK = 8  # actions that it is finetuned to predict
 
 DEFAULT = "default"
 SETTINGS = (
@@ -70,6 +76,7 @@ class CompareConfig:
     settings: list[str] = field(default_factory=lambda: list(SETTINGS))
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     steps: int = 400
+    finetuning_steps: int = 300
     batch_size: int = 8
     lr: float = 3e-4
     threads: int = 1
@@ -108,6 +115,8 @@ class Video:
             0, of_episode, self.actions, "mean", include_self=False
         )  # (episodes,A)
         self.changes = self.actions - means[torch.tensor(episode)]  # (N,A)
+        spread = self.actions.std(0).clamp_min(1e-6)  # (A)
+        self.standardised = (self.actions - self.actions.mean(0)) / spread  # (N,A)
         tasks = np.array(dataset.hf_dataset["task_index"])[starts]
         # The first two episodes of each task.
         self.labelled = [e for task in np.unique(tasks) for e in np.flatnonzero(tasks == task)[:2]]
@@ -136,22 +145,26 @@ class Video:
         index = torch.from_numpy(first)[:, None] + torch.arange(self.stride)
         return actions[index].mean(1).numpy()
 
+    def next_actions(self, first: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Standardised actions of the frames from ``first`` on: (B,CHUNK,A), and which of them there are: (B,CHUNK)."""
+        start = torch.from_numpy(first)
+        index = start[:, None] + torch.arange(CHUNK)  # (B,CHUNK)
+        end = self.end[start][:, None]  # (B,1)
+        return self.standardised[index.clamp_max(end - 1)], index < end
+
 
 class ImitatingPolicy(nn.Module):
-    """A small stand-in for the policy: x_0 -> the clip's latents, learned beside them by ACT's L1 loss."""
+    """A small stand-in for the policy: x_0 -> a chunk of latents or actions, learned by ACT's L1 loss."""
 
     def __init__(self, dim: int, horizon: int) -> None:
         super().__init__()
-        self.encoder = ConvEncoder(16, POLICY_SIZE)
-        self.head = nn.Sequential(
-            NormedLinear(self.encoder.features, 256),
-            nn.Linear(256, horizon * dim),
-            nn.Unflatten(1, (horizon, dim)),
-        )
+        encoder = ConvEncoder(16, POLICY_SIZE)
+        self.trunk = nn.Sequential(encoder, NormedLinear(encoder.features, 256))
+        self.head = nn.Sequential(nn.Linear(256, horizon * dim), nn.Unflatten(1, (horizon, dim)))
 
     def forward(self, first: Tensor) -> Tensor:
         """(B,C,h,w) in [0, 1] -> (B,H,Z)."""
-        return self.head(self.encoder(as_images(first.unsqueeze(1))))
+        return self.head(self.trunk(as_images(first.unsqueeze(1))))
 
     def imitating(self, first: Tensor, valid: Tensor) -> ImitationLoss:
         def loss(latents: Tensor) -> tuple[Tensor, dict]:
@@ -168,6 +181,34 @@ def ridge_r2(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarra
     return np.where(total > 0, 1 - ((x_test @ weights - y_test) ** 2).sum(0) / np.maximum(total, 1e-12), 0.0)
 
 
+def imitation_error(cfg: CompareConfig, video: Video, pretrained: ImitatingPolicy | None, seed: int) -> float:
+    """Held-out error of a policy trained on the labelled episodes, in standard deviations of the actions.
+
+    One without pretraining gets the steps that pretraining takes as well.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    policy = ImitatingPolicy(video.actions.shape[1], CHUNK)
+    if pretrained is not None:
+        policy.trunk.load_state_dict(pretrained.trunk.state_dict())
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=1e-4, fused=True)
+
+    def error(first: np.ndarray) -> Tensor:
+        actions, valid = video.next_actions(first)
+        return policy.imitating(video.clips(first, POLICY_SIZE)[0][:, 0], valid)(actions)[0]
+
+    steps = cfg.finetuning_steps + (cfg.steps if pretrained is None else 0)
+    for _ in trange(steps, desc="imitating", leave=False):
+        loss = error(rng.choice(video.few, cfg.batch_size))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
+        optimizer.step()
+    policy.eval()
+    with torch.no_grad():
+        return float(np.mean([float(error(part)) for part in np.array_split(video.test, 8)]))
+
+
 def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, object]:
     setting = Setting.parse(text)
     latent, world_model, size = setting.latent_action, setting.world_model, setting.world_model.image_size
@@ -177,21 +218,19 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
     objective = LatentActionPretraining(
         latent,
         world_model.build(latent.dim, latent.horizon),
-        setting.idm.build(latent.dim, size),
+        None if latent.source == POLICY else setting.idm.build(latent.dim, size),
     )
     policy = ImitatingPolicy(latent.dim, latent.horizon)
     trained = [*objective.parameters(), *policy.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=cfg.lr, weight_decay=1e-4, fused=True)
-
-    def no_latents() -> Tensor:
-        raise AssertionError("source=inverse_dynamics asks the policy for none")
 
     begin = time.process_time()
     for _ in trange(cfg.steps, desc=f"{text} seed {seed}"):
         first = rng.choice(video.train, cfg.batch_size)
         frames, valid = video.clips(first, size)
         seen, _ = video.clips(first, POLICY_SIZE)
-        loss, _, _ = objective(frames, valid, no_latents, policy.imitating(seen[:, 0], valid))
+        predict = partial(policy, seen[:, 0])
+        loss, _, _ = objective(frames, valid, predict, policy.imitating(seen[:, 0], valid))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 10.0)
@@ -201,12 +240,16 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
     objective.eval()
     policy.eval()
 
+    @torch.no_grad()
+    def latents_of(first: np.ndarray) -> Tensor:
+        if latent.source == POLICY:
+            seen, valid = video.clips(first, POLICY_SIZE)
+            return objective.latent_norm(policy(seen[:, 0]), valid)
+        return objective.infer_latents(*video.clips(first, size))
+
     def first_latents(first: np.ndarray) -> np.ndarray:
-        parts = []
-        for chunk in np.array_split(first, max(len(first) // 64, 1)):
-            with torch.no_grad():
-                parts.append(objective.infer_latents(*video.clips(chunk, size))[:, 0].numpy())
-        return np.concatenate(parts)
+        parts = np.array_split(first, max(len(first) // 64, 1))
+        return np.concatenate([latents_of(part)[:, 0].numpy() for part in parts])
 
     fitted = rng.choice(video.train, min(2000, len(video.train)), replace=False)
     latents_fitted, latents_test = first_latents(fitted), first_latents(video.test)
@@ -224,20 +267,21 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
     figures, told, wanted = [], [], []
     for chunk in np.array_split(rng.permutation(video.test)[:512], 8):
         frames, valid = video.clips(chunk, size)
+        latents = latents_of(chunk)
         with torch.no_grad():
-            latents = objective.infer_latents(frames, valid)
             output = objective.world_model(frames, latents, valid).metrics
             told.append(policy(video.clips(chunk, POLICY_SIZE)[0][:, 0])[valid])
             wanted.append(latents[valid])
             figures.append({**objective.health(frames, latents, valid), "over_copy": output["mse_over_copy"]})
+    policy_r2 = np.mean(r2_per_dimension(torch.cat(wanted).numpy(), torch.cat(told).numpy()))
     return {
         "setting": text,
         "seed": seed,
         "cpu_ms_per_step": round(milliseconds),
         **{key: round(float(np.mean([float(row[key]) for row in figures])), 3) for key in figures[0]},
-        "policy_r2": round(
-            float(np.mean(r2_per_dimension(torch.cat(wanted).numpy(), torch.cat(told).numpy()))), 3
-        ),
+        "policy_r2": None if latent.source == POLICY else round(float(policy_r2), 3),
+        "imitation_error": round(imitation_error(cfg, video, policy, seed), 4),
+        "imitation_error_from_scratch": round(imitation_error(cfg, video, None, seed), 4),
         "action_r2": probe(video.actions),
         "action_r2_within_episode": probe(video.changes),
         "action_r2_few_labels": [round(float(value), 3) for value in few_r2],
@@ -251,10 +295,15 @@ def table(rows: list[dict]) -> str:
         "error / copying x_0": lambda row: f"{row['over_copy']:.2f}",
         "error with other latents / own": lambda row: f"{row['shuffle_ratio']:.2f}",
         "effective rank": lambda row: f"{row['latent_rank']:.1f}",
-        "policy R2": lambda row: f"{row['policy_r2']:.2f}",
+        "policy R2": lambda row: "-" if row["policy_r2"] is None else f"{row['policy_r2']:.2f}",
         "action R2": lambda row: f"{np.mean(row['action_r2']):.2f}",
         "within an episode": lambda row: f"{np.mean(row['action_r2_within_episode']):.2f}",
         "from few labels": lambda row: f"{np.mean(row['action_r2_few_labels']):.2f}",
+        # Not in figures taken before it was measured.
+        "imitation error": lambda row: f"{row['imitation_error']:.3f}" if "imitation_error" in row else "-",
+        "from scratch": lambda row: (
+            f"{row['imitation_error_from_scratch']:.3f}" if "imitation_error_from_scratch" in row else "-"
+        ),
         "CPU ms a step": lambda row: str(row["cpu_ms_per_step"]),
     }
     lines = [f"| setting | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
