@@ -63,6 +63,8 @@ def test_import_is_told_beside_the_loop(reports: dict[str, Report]) -> None:
 def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:
     assert reports["startup"]["offers_lawm_act"] == {"with": True, "without": False}
     assert reports["startup"]["first_step"].keys() == {"lawm_act", "act"}
+    for found in reports["startup"]["help"].values():
+        assert 0 < found["after_imports_s"]["median"] < found["seconds"]["median"]
 
 
 def test_scaling_reads_the_log_of_a_run(reports: dict[str, Report]) -> None:

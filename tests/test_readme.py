@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from datasets_on_the_spot import make_dataset
 from training import TINY_LAWM
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README_FILE = Path(__file__).parent.parent / "README.md"
+README = README_FILE.read_text()
 BIN = Path(sys.executable).parent
 
 #: What is added to a command so that it takes seconds; flags given later win.
@@ -94,3 +96,38 @@ def test_own_videos_are_imported_as_in_the_example_that_is_run() -> None:
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links_lead_somewhere(path: str) -> None:
     assert (Path(__file__).parent.parent / path).exists()
+
+
+def test_the_figures_of_what_it_costs_are_those_of_the_report() -> None:
+    sections = json.loads((README_FILE.parent / "docs" / "results" / "speed.json").read_text())["sections"]
+    measured = {row["what"]: row["value"] for section in sections.values() for row in section["ratios"]}
+    default = "lawm_act, inverse_dynamics, recurrent 2m"
+    stated = {
+        "pretraining step of `lawm_act` over": [f"{default}: pretraining step over imitation step"],
+        "the same, where `act` too": [
+            f"{default}, chunk_size 8, n_action_steps 8: pretraining step over imitation step"
+        ],
+        "pretraining step of a `lawm_smolvla`": [
+            "lawm_smolvla, inverse_dynamics, recurrent 2m: pretraining step over imitation step"
+        ],
+        "`rssm` of 106m": ["rssm 106m: forward and backward"],
+        "`rssm` of 27m": ["rssm 27m: forward and backward"],
+        "clips/s from an imported": [
+            "clips/s of an imported dataset over a stock recording, 480x640, workers: 1"
+        ],
+        "clips/s that one worker": [
+            "clips/s of an imported dataset over those a lawm_act step on cpu consumes, workers: 1"
+        ],
+        "`lawm-import-videos` over": [
+            f"{kind}: times as fast as LeRobot's loop" for kind in ("short_webm", "camera_480p", "phone_720p")
+        ],
+        "control step of": ["step with the network: lawm_act over act, median"],
+        "what the plugin adds": ["lerobot-train --help: what the plugin adds, after LeRobot's imports"],
+    }
+    text = README[README.index("\n## What it costs\n") :]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", text[: text.index("\n## ", 1)], re.MULTILINE)
+    cells = {label: cell for label, cell in rows if not label.startswith("-")}
+    assert len(cells) == len(stated)
+    for start, names in stated.items():
+        (cell,) = [cell for label, cell in cells.items() if label.startswith(start)]
+        assert cell.startswith(" / ".join(f"{measured[name]:.2f}" for name in names)), (start, cell)

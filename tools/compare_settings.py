@@ -21,6 +21,9 @@ inverse dynamics. It measures on the rest:
   have together;
 - milliseconds of CPU time a training step.
 
+With `new_tasks=[3]` there is no video of that task to pretrain on; imitation is of it alone, and all is measured on the
+episodes of it that are not labelled.
+
 An interrupted comparison goes on with the settings that are not in the output yet. At the end a table is printed, the
 seeds' figures side by side.
 """
@@ -84,11 +87,12 @@ class CompareConfig:
 
 @dataclass
 class Setting:
-    """The part of a policy's configuration that latent learning depends on."""
+    """The part of a policy's configuration that latent learning depends on, and tasks that are new after it."""
 
     latent_action: LatentActionConfig = field(default_factory=LatentActionConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig.default)
     idm: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+    new_tasks: list[int] = field(default_factory=list)
 
     @classmethod
     def parse(cls, text: str) -> "Setting":
@@ -117,17 +121,34 @@ class Video:
         self.changes = self.actions - means[torch.tensor(episode)]  # (N,A)
         spread = self.actions.std(0).clamp_min(1e-6)  # (A)
         self.standardised = (self.actions - self.actions.mean(0)) / spread  # (N,A)
-        tasks = np.array(dataset.hf_dataset["task_index"])[starts]
+        self.task = np.array(dataset.hf_dataset["task_index"])  # (N)
         # The first two episodes of each task.
-        self.labelled = [e for task in np.unique(tasks) for e in np.flatnonzero(tasks == task)[:2]]
+        self.labelled = np.concatenate(
+            [np.unique(episode[self.task == task])[:2] for task in np.unique(self.task)]
+        )
 
-    def use(self, latent: LatentActionConfig) -> None:
-        """Split the frames that can start a clip: every tenth episode is for the test."""
-        self.stride, self.horizon = latent.stride, latent.horizon
+    def use(self, setting: Setting) -> None:
+        """Split the frames that can start a clip: every tenth episode is for the test, or what is new.
+
+        Raises:
+            SystemExit: If a new task is not in the dataset, or no other is.
+        """
+        unknown = set(setting.new_tasks) - set(self.task.tolist())
+        if unknown or set(setting.new_tasks) == set(self.task.tolist()):
+            raise SystemExit(
+                f"new_tasks={setting.new_tasks}: this dataset has the tasks 0 to {self.task.max()}."
+            )
+        self.stride, self.horizon = setting.latent_action.stride, setting.latent_action.horizon
         usable = np.arange(len(self.episode)) + self.stride < self.end.numpy()
-        self.train = np.flatnonzero(usable & (self.episode % 10 != 9))
-        self.test = np.flatnonzero(usable & (self.episode % 10 == 9))
-        self.few = np.flatnonzero(usable & np.isin(self.episode, self.labelled))
+        labelled = np.isin(self.episode, self.labelled)
+        held_out = self.episode % 10 == 9
+        seen = ~held_out
+        if setting.new_tasks:
+            new = np.isin(self.task, setting.new_tasks)
+            labelled, held_out, seen = new & labelled, new & ~labelled, ~new
+        self.train = np.flatnonzero(usable & seen)
+        self.test = np.flatnonzero(usable & held_out)
+        self.few = np.flatnonzero(usable & labelled)
 
     def clips(self, first: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
         """Clips that start at the given frames: frames (B,T,C,size,size) in [0, 1], valid (B,H)."""
@@ -214,7 +235,7 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
     latent, world_model, size = setting.latent_action, setting.world_model, setting.world_model.image_size
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    video.use(latent)
+    video.use(setting)
     objective = LatentActionPretraining(
         latent,
         world_model.build(latent.dim, latent.horizon),

@@ -101,7 +101,10 @@ def number(value: float) -> str:
 def measured(report: dict[str, Any]) -> str:
     scaling, loading = report["sections"]["scaling"], report["sections"]["loading"]
     alone, *torchrun = scaling["processes"]
-    grown = [run for name in ("workers", "batch") for run in scaling[name] if run != alone]
+    grown: list[dict[str, Any]] = []
+    for run in (run for name in ("workers", "batch") for run in scaling[name]):
+        if run not in (alone, *grown):  # what both begin with was run once
+            grown.append(run)
     runs = [("-", alone), *(("-", run) for run in grown), *((str(run["processes"]), run) for run in torchrun)]
     keys = ("workers", "batch", "samples_per_s", "data_s", "update_s")
     speed = [
@@ -109,7 +112,7 @@ def measured(report: dict[str, Any]) -> str:
     ]
     speed += [[processes, *(str(run[key]) for key in keys)] for processes, run in runs]
     clips = loading["clips_per_s"]
-    reading = [["dataset", *(f"{count} workers" for count in clips[IMPORTED])]]
+    reading = [["dataset", *(f"workers: {count}" for count in clips[IMPORTED])]]
     reading += [[name, *(number(rate["median"]) for rate in by.values())] for name, by in clips.items()]
     return f"""### Measured
 
