@@ -17,6 +17,7 @@ from lawm_lerobot.world_models import (
     RSSMConfig,
     WorldModel,
     WorldModelConfig,
+    products,
 )
 from lawm_lerobot.world_models.activated_conv import ChannelNormSiLU, activated_convs
 from lawm_lerobot.world_models.configuration import INVERSE_DYNAMICS_SIZES, RECURRENT_SIZES, RSSM_SIZES
@@ -315,6 +316,24 @@ def test_linear_layers_have_the_gradients_of_plain_ones(leading):
     parts = [inputs, *layer.parameters()]
     expected = torch.autograd.grad(plain.square().sum(), parts)
     torch.testing.assert_close(torch.autograd.grad(layer(inputs).square().sum(), parts), expected)
+
+
+@pytest.mark.parametrize("error", [None, TypeError, RuntimeError])
+def test_products_are_pytorchs_own_where_its_hidden_ones_have_changed(error, monkeypatch):
+    def changed(left, right):
+        if error:
+            raise error("another signature")
+        return torch.zeros(len(left), right.shape[1])
+
+    linear, blocks, inputs = Linear(8, 4), BlockLinear(8, 4, 2), torch.randn(6, 8)
+    expected = linear(inputs), blocks(inputs)
+    monkeypatch.setattr(products, "_onednn", changed)
+    products._available.cache_clear()
+    try:
+        assert not products.is_faster(inputs)
+        torch.testing.assert_close((linear(inputs), blocks(inputs)), expected)
+    finally:
+        products._available.cache_clear()
 
 
 @pytest.mark.parametrize("at_once", [1, 10**9])
