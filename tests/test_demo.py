@@ -19,7 +19,14 @@ TINY += ["--pretraining_steps=60", "--finetuning_steps=9"]
 @pytest.mark.slow
 def test_interrupted_demo_goes_on_and_a_finished_one_is_not_redone(tmp_path: Path) -> None:
     command = [sys.executable, str(DEMO), f"--output_dir={tmp_path / 'demo'}", *TINY]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell's background jobs ignore it, and their children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     checkpoints = tmp_path / "demo" / "train" / "pretrained" / "checkpoints"
     while not (checkpoints / "last").exists():
         assert first.poll() is None, first.communicate()[0]
