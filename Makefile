@@ -42,11 +42,11 @@ lint: setup ## ruff, mypy and typos, as in CI
 # Goes on where an interrupted one stopped; `make bench BENCH=--fresh` starts over, `--quick` takes a look.
 .PHONY: bench
 bench: setup ## the speed figures, on two processor cores
-	$(BIN)/python -m lawm_lerobot.scripts.bench --device=cpu --output=outputs/bench/cpu.json $(BENCH)
+	$(BIN)/python -m tools.speed --device=cpu --output=outputs/bench/cpu.json $(BENCH)
 
 .PHONY: bench-gpu
 bench-gpu: setup ## the speed figures, on an NVIDIA GPU
-	$(BIN)/python -m lawm_lerobot.scripts.bench --device=cuda --output=outputs/bench/cuda.json $(BENCH)
+	$(BIN)/python -m tools.speed --device=cuda --output=outputs/bench/cuda.json $(BENCH)
 
 .PHONY: lock
 lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml

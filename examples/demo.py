@@ -24,7 +24,7 @@ from pathlib import Path
 import draccus
 from tqdm import tqdm
 
-from lawm_lerobot.evaluation.statistics import SuccessRate, verdict
+from lawm_lerobot.statistics.intervals import SuccessRate, verdict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -245,7 +245,7 @@ class Demo:
 
     def report(self) -> str:
         # Imports LeRobot, which takes longer than a demo that has nothing left to do.
-        from lawm_lerobot.evaluation.imagination import (
+        from lawm_lerobot.policies.common.imagination import (
             latent_health,
             load_pretraining_checkpoint,
             pretraining_batches,

@@ -14,10 +14,10 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies import get_policy_class
 
-from lawm_lerobot.datasets.assembly import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.names import is_repo_id
+from lawm_lerobot.importing.provenance import PROVENANCE_PATH, read_provenance
+from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA
 from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
-from lawm_lerobot.pretraining.configuration import EMPTY_CAMERA
 
 #: Beside this module in a wheel, at the root of a checkout.
 TEMPLATES = next(

@@ -1,1 +1,1 @@
-"""What every ``lawm_*`` policy shares: the stages, the pretraining loss, and the transfer of weights."""
+"""The name under which cards of published adapters import `adapters`."""

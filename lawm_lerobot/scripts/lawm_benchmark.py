@@ -12,17 +12,17 @@ from collections.abc import Sequence
 import draccus
 from draccus.utils import DecodingError, ParsingError
 
-from lawm_lerobot.evaluation.benchmark.plan import BenchmarkConfig, BenchmarkError
-from lawm_lerobot.evaluation.benchmark.results import (
+from lawm_lerobot.benchmark.machine import machine
+from lawm_lerobot.benchmark.plan import BenchmarkConfig, BenchmarkError
+from lawm_lerobot.benchmark.results import (
     collect,
     plot,
     read_results,
     rows_of,
     table,
 )
-from lawm_lerobot.evaluation.benchmark.runner import StageRunner, is_done, locked, write_atomically
-from lawm_lerobot.evaluation.benchmark.stages import CellPlan, plan_cells, unique_stages
-from lawm_lerobot.evaluation.machine import machine
+from lawm_lerobot.benchmark.runner import StageRunner, is_done, locked, write_atomically
+from lawm_lerobot.benchmark.stages import CellPlan, plan_cells, unique_stages
 
 
 def describe(cfg: BenchmarkConfig, plans: Sequence[CellPlan]) -> str:

@@ -25,10 +25,10 @@ from lerobot.utils.random_utils import seeded_context
 from lerobot.utils.utils import init_logging
 
 import lawm_lerobot.policies  # noqa: F401  registers the types for LeRobot's parser
-from lawm_lerobot.pretraining.adapters import load_whole_policy
-from lawm_lerobot.pretraining.configuration import LawmConfig
-from lawm_lerobot.pretraining.hub_errors import hub_errors
-from lawm_lerobot.pretraining.processing import PretrainingStep
+from lawm_lerobot.hub.errors import hub_errors
+from lawm_lerobot.policies.common.adapters import load_whole_policy
+from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.processing import PretrainingStep
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def export(cfg: ExportConfig) -> Path:
     output_dir = export_checkpoint(policy, cfg.output_dir)
     if cfg.push_to_hub and cfg.repo_id:
         # Imported late: cards need what an export does not.
-        from lawm_lerobot.hub.push import push_export
+        from lawm_lerobot.policies.common.publishing import push_export
 
         logger.info(f"Pushed to {push_export(output_dir, policy, cfg.repo_id, cfg.private)}")
     return output_dir

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import draccus
 
-from lawm_lerobot.datasets.clips import ImportSettingsError
-from lawm_lerobot.datasets.importer import ImportConfig, run_import
-from lawm_lerobot.datasets.workers import DiskError
+from lawm_lerobot.importing.importer import ImportConfig, run_import
+from lawm_lerobot.importing.segments import ImportSettingsError
+from lawm_lerobot.importing.workers import DiskError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

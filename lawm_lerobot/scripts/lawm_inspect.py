@@ -18,10 +18,10 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.utils import init_logging
 
 import lawm_lerobot
-from lawm_lerobot.evaluation.display import require_rerun, show_in_rerun
-from lawm_lerobot.evaluation.imagination import load_pretraining_checkpoint, open_clips
-from lawm_lerobot.evaluation.inspection import HEALTHY, Findings, check_fit, inspect_sample, take_sample
-from lawm_lerobot.evaluation.report import REPORT, choose_shown, write_report
+from lawm_lerobot.inspection.display import require_rerun, show_in_rerun
+from lawm_lerobot.inspection.inspection import HEALTHY, Findings, check_fit, inspect_sample, take_sample
+from lawm_lerobot.inspection.report import REPORT, choose_shown, write_report
+from lawm_lerobot.policies.common.imagination import load_pretraining_checkpoint, open_clips
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from lerobot.utils.utils import init_logging
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_lerobot.datasets.labelled import add_labels, copy_demonstrations, features_to_drop, merge
-from lawm_lerobot.evaluation.action_decoding import (
+from lawm_lerobot.labelling.dataset import add_labels, copy_demonstrations, features_to_drop, merge
+from lawm_lerobot.labelling.decoders import (
     INVERSE_MODEL,
     READOUT,
     Demonstration,
@@ -35,11 +35,11 @@ from lawm_lerobot.evaluation.action_decoding import (
     fit_inverse_model,
     fit_latent_readout,
 )
-from lawm_lerobot.evaluation.imagination import load_pretraining_checkpoint
-from lawm_lerobot.pretraining.episodes import EpisodeReader
-from lawm_lerobot.pretraining.labels import check_demonstrations, labelled_camera
-from lawm_lerobot.pretraining.policy import LawmPolicy
-from lawm_lerobot.world_models.configuration import IMAGE_SIZES
+from lawm_lerobot.labels.demonstrations import check_demonstrations, labelled_camera
+from lawm_lerobot.labels.episodes import EpisodeReader
+from lawm_lerobot.method.configuration import IMAGE_SIZES
+from lawm_lerobot.policies.common.imagination import load_pretraining_checkpoint
+from lawm_lerobot.policies.common.policy import LawmPolicy
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 
-from lawm_lerobot.pretraining.configuration import LawmConfig
-from lawm_lerobot.pretraining.latent_action import POLICY
+from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.policies.common.configuration import LawmConfig
 
 
 @PreTrainedConfig.register_subclass("lawm_act")

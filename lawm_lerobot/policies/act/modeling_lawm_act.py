@@ -10,9 +10,9 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor, nn
 
+from lawm_lerobot.checkpoints.transfer import InterpolateRows, KeepIfPresent, MatchRows, Reinitialise, Rule
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from lawm_lerobot.pretraining.policy import LawmPolicy
-from lawm_lerobot.pretraining.transfer import InterpolateRows, KeepIfPresent, MatchRows, Reinitialise, Rule
+from lawm_lerobot.policies.common.policy import LawmPolicy
 
 
 class LawmActPolicy(LawmPolicy, ACTPolicy):

@@ -2,6 +2,6 @@
 
 from lerobot.policies.act.processor_act import make_act_pre_post_processors
 
-from lawm_lerobot.pretraining.processing import staged
+from lawm_lerobot.policies.common.processing import staged
 
 make_lawm_act_pre_post_processors = staged(make_act_pre_post_processors)

@@ -11,11 +11,11 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_IMAGES
 from torch import Tensor, nn
 
+from lawm_lerobot.checkpoints.conditioning import condition_blocks, match_condition, match_encoders
+from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
+from lawm_lerobot.policies.common.denoising import denoise_once
+from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.diffusion.configuration_lawm_diffusion import LawmDiffusionConfig
-from lawm_lerobot.pretraining.conditioning import condition_blocks, match_condition, match_encoders
-from lawm_lerobot.pretraining.denoising import denoise_once
-from lawm_lerobot.pretraining.policy import LawmPolicy
-from lawm_lerobot.pretraining.transfer import Reinitialise, Rule
 
 
 class LawmDiffusionPolicy(LawmPolicy, DiffusionPolicy):

@@ -2,6 +2,6 @@
 
 from lerobot.policies.diffusion.processor_diffusion import make_diffusion_pre_post_processors
 
-from lawm_lerobot.pretraining.processing import staged
+from lawm_lerobot.policies.common.processing import staged
 
 make_lawm_diffusion_pre_post_processors = staged(make_diffusion_pre_post_processors)

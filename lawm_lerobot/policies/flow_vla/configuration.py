@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from draccus.utils import ParsingError
 
-from lawm_lerobot.pretraining.configuration import EMPTY_CAMERA, LawmConfig
+from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 
 
 @dataclass

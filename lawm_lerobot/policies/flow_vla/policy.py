@@ -14,10 +14,10 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor, nn
 
+from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
+from lawm_lerobot.method.networks import masked_mean
+from lawm_lerobot.policies.common.policy import IS_PAD, LawmPolicy, fused
 from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
-from lawm_lerobot.pretraining.policy import IS_PAD, LawmPolicy, fused
-from lawm_lerobot.pretraining.transfer import Reinitialise, Rule
-from lawm_lerobot.world_models.networks import masked_mean
 
 
 class FlowVLAPolicy(LawmPolicy):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
 
-from lawm_lerobot.pretraining.configuration import LawmConfig
+from lawm_lerobot.policies.common.configuration import LawmConfig
 
 
 @PreTrainedConfig.register_subclass("lawm_multi_task_dit")

@@ -10,11 +10,11 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.policies.multi_task_dit.modeling_multi_task_dit import MultiTaskDiTPolicy
 from torch import Tensor, nn
 
+from lawm_lerobot.checkpoints.conditioning import condition_blocks, match_condition, match_encoders
+from lawm_lerobot.checkpoints.transfer import InterpolateRows, Reinitialise, Rule
+from lawm_lerobot.policies.common.denoising import denoise_once
+from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.multi_task_dit.configuration_lawm_multi_task_dit import LawmMultiTaskDiTConfig
-from lawm_lerobot.pretraining.conditioning import condition_blocks, match_condition, match_encoders
-from lawm_lerobot.pretraining.denoising import denoise_once
-from lawm_lerobot.pretraining.policy import LawmPolicy
-from lawm_lerobot.pretraining.transfer import InterpolateRows, Reinitialise, Rule
 
 
 class LawmMultiTaskDiTPolicy(LawmPolicy, MultiTaskDiTPolicy):

@@ -2,6 +2,6 @@
 
 from lerobot.policies.pi0.processor_pi0 import make_pi0_pre_post_processors
 
-from lawm_lerobot.pretraining.processing import staged
+from lawm_lerobot.policies.common.processing import staged
 
 make_lawm_pi0_pre_post_processors = staged(make_pi0_pre_post_processors)

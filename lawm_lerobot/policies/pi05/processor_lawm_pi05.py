@@ -14,8 +14,8 @@ from lerobot.policies.pi05.processor_pi05 import (
 from lerobot.processor import PolicyAction, PolicyProcessorPipeline, ProcessorStepRegistry
 from lerobot.utils.constants import OBS_STATE
 
+from lawm_lerobot.policies.common.processing import PretrainingStep, stage_stats
 from lawm_lerobot.policies.pi05.configuration_lawm_pi05 import LawmPI05Config
-from lawm_lerobot.pretraining.processing import PretrainingStep, stage_stats
 
 
 @ProcessorStepRegistry.register("lawm_pi05_prompt")

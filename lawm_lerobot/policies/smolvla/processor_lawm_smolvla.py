@@ -2,6 +2,6 @@
 
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 
-from lawm_lerobot.pretraining.processing import staged
+from lawm_lerobot.policies.common.processing import staged
 
 make_lawm_smolvla_pre_post_processors = staged(make_smolvla_pre_post_processors)

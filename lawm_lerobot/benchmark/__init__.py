@@ -1,0 +1,1 @@
+"""The evidence benchmark: arms, plans, runs and their table."""

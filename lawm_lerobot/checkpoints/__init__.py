@@ -1,0 +1,1 @@
+"""Checkpoints: reading them, and carrying weights from one stage to the next."""

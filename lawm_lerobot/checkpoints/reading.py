@@ -1,0 +1,89 @@
+"""Reading a checkpoint's files: first its config, what is this and may it be loaded for that?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lawm_lerobot.hub.errors import hub_errors
+
+
+def read_policy_config(
+    pretrained_path: str | Path | None,
+    revision: str | None = None,
+    flag: str = "--policy.path",
+    **hub_kwargs: Any,
+) -> dict[str, Any] | None:
+    """The ``config.json`` of a policy checkpoint as plain data, from a directory or from the Hub.
+
+    The decision to re-initialise weights hangs on what a checkpoint *says on disk*, never on the config in
+    memory, which command-line flags have already changed.
+
+    Args:
+        pretrained_path: A directory, a Hub id, or None.
+        revision: Of the Hub repository.
+        flag: The option that gave the path, for the errors.
+        hub_kwargs: Passed to `hf_hub_download` (token, cache_dir, ...).
+
+    Returns:
+        The parsed JSON, or None without a ``pretrained_path``.
+
+    Raises:
+        FileNotFoundError: If the directory has no ``config.json``.
+        HubError: If the Hub does not hand it out.
+        ValueError: If the file is damaged.
+    """
+    if pretrained_path is None:
+        return None
+    file = _checkpoint_file(CONFIG_NAME, pretrained_path, revision, flag, **hub_kwargs)
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(_damaged(file, "JSON", error, flag)) from error
+
+
+def read_weights(
+    pretrained_path: str | Path, revision: str | None = None, flag: str = "--policy.path"
+) -> dict[str, Tensor]:
+    """The tensors of a policy checkpoint; arguments and errors as `read_policy_config`'s."""
+    return load_weights(_checkpoint_file(SAFETENSORS_SINGLE_FILE, pretrained_path, revision, flag), flag)
+
+
+def load_weights(file: str | Path, flag: str = "--policy.path") -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(_damaged(file, "safetensors", error, flag)) from error
+
+
+def _checkpoint_file(
+    name: str, pretrained_path: str | Path, revision: str | None, flag: str, **hub_kwargs: Any
+) -> Path:
+    directory = Path(pretrained_path)
+    if directory.is_dir():
+        if not (directory / name).is_file():
+            raise FileNotFoundError(
+                f"{directory} has no {name}, expected a checkpoint's 'pretrained_model' directory: change {flag}."
+            )
+        return directory / name
+    with hub_errors(f"Loading {pretrained_path}", flag):
+        return Path(hf_hub_download(str(pretrained_path), name, revision=revision, **hub_kwargs))
+
+
+def _damaged(file: str | Path, kind: str, error: Exception, flag: str) -> str:
+    return (
+        f"{file} cannot be read as {kind} ({error}): the file is damaged or incomplete; copy or download the "
+        f"checkpoint again, or change {flag}."
+    )

@@ -1,1 +1,0 @@
-"""Seeing what pretraining learned, and counting honestly whether it helped."""

@@ -1,1 +1,0 @@
-"""The evidence benchmark: arms x tasks x demonstrations x seeds from one YAML file (``lawm-benchmark``)."""

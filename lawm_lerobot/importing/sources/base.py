@@ -1,0 +1,181 @@
+"""What a video source is: a dataclass with flags and one generator, nothing else."""
+
+from __future__ import annotations
+
+import abc
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import draccus
+import numpy as np
+
+from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut, readable
+
+VIDEO_EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+
+
+@dataclass
+class VideoSource(draccus.ChoiceRegistry, abc.ABC):
+    """A place with videos. To add one: subclass, register, and yield clips.
+
+        @VideoSource.register_subclass("my_videos")
+        @dataclass
+        class MyVideos(VideoSource):
+            def clips(self):
+                for video in sorted(self.folder().glob("*.mp4")):
+                    yield self.clip(video, caption="a hand moves things", caption_source="constant")
+
+    Args:
+        path: Folder of the source on this machine.
+        name: Name in the provenance and the summary; by default the type and the folder.
+        weight: In a mixture, this source's share of the hours relative to the other weighted sources. Sources with a
+            weight are cut down, never repeated, until their hours stand in the ratio of their weights.
+        max_episodes: Import at most this many episodes from this source.
+        max_hours: Import at most this many hours from this source.
+        license_note: What the provenance and the card say about the licence of this source's videos.
+        default_caption: Caption of videos that have none.
+    """
+
+    path: Path | None = None
+    name: str | None = None
+    weight: float | None = None
+    max_episodes: int | None = None
+    max_hours: float | None = None
+    license_note: str | None = None
+    default_caption: str = ""
+
+    DEFAULT_LICENSE_NOTE: ClassVar[str] = "not stated; ask whoever made the videos"
+
+    @property
+    def type(self) -> str:
+        """The registered name, as in --source.type."""
+        return str(self.get_choice_name(self.__class__))
+
+    @abc.abstractmethod
+    def clips(self) -> Iterator[Clip | LeftOut]:
+        """Every clip of the source, in an order that is the same on every run and machine."""
+
+    def labels(self, clip: Clip, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels (e.g. actions) at `times` (N,) seconds on the clip's clock; only sources that declare features have any."""
+        return {}
+
+    def label_features(self) -> dict[str, dict]:
+        """LeRobot features of `labels`, empty for almost every source."""
+        return {}
+
+    # ── help for subclasses ───────────────────────────────────────────────────
+
+    def title(self) -> str:
+        """The source's name."""
+        if self.name:
+            return self.name
+        place = self.path.name if self.path is not None else ""
+        return f"{self.type}:{place}" if place else self.type
+
+    def folder(self) -> Path:
+        """The source's folder, resolved.
+
+        Raises:
+            ImportSettingsError: `path` is missing or not a folder.
+        """
+        if self.path is None:
+            raise ImportSettingsError(
+                f"A source of type {self.type} needs a folder: set --source.path (or `path:` in the list of sources)."
+            )
+        path = Path(os.path.expanduser(self.path))
+        if not path.is_dir():
+            raise ImportSettingsError(f"--source.path={path} is not a folder.")
+        return path.resolve()
+
+    def clip(self, path: Path, **fields: Any) -> Clip:
+        """A clip of a file below the source's folder, with the source's licence note."""
+        try:
+            relative = path.relative_to(self.folder())
+        except ValueError:
+            relative = Path(path.name)
+        fields.setdefault("caption", self.default_caption)
+        return Clip(
+            path=str(path),
+            relative_path=readable(str(relative)),
+            license_note=self.license_note or self.DEFAULT_LICENSE_NOTE,
+            **fields,
+        )
+
+    def left_out(self, path: str | Path, reason: str, detail: str = "") -> LeftOut:
+        """Something of this source that is not imported."""
+        return LeftOut(self.title(), readable(str(path)), reason, detail)
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV (with a header) or of a JSONL file, as dictionaries.
+
+    Raises:
+        ImportSettingsError: the file is missing or is neither.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImportSettingsError(f"The caption file {path} cannot be read as UTF-8 text: {error}") from error
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = []
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ImportSettingsError(f"Line {number} of {path} is not JSON: {error}.") from error
+            if not isinstance(row, dict):
+                raise ImportSettingsError(f"Line {number} of {path} is not a JSON object.")
+            rows.append(row)
+        return rows
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a source.
+
+    Raises:
+        ImportSettingsError: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ImportSettingsError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def find_file(folder: Path, names: list[str], flag: str) -> Path:
+    """The first of `names` that exists below `folder`.
+
+    Raises:
+        ImportSettingsError: none does; names the flag to set.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ImportSettingsError(f"None of {', '.join(names)} is in {folder}: set {flag}.")
+
+
+def seconds(value: Any) -> float | None:
+    """'12.5', 12.5, '00:01:02.5' or '' -> seconds or None.
+
+    Raises:
+        ValueError: anything else, or negative or not finite.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str) and ":" in value:
+        total = 0.0
+        for part in value.split(":"):
+            total = total * 60 + float(part)
+    else:
+        total = float(value)
+    if not 0 <= total < float("inf"):
+        raise ValueError(f"{value!r} is not a time")
+    return total

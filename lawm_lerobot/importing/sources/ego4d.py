@@ -1,0 +1,96 @@
+"""Ego4D (3,670 hours of egocentric daily life; Grauman et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut
+from lawm_lerobot.importing.sources.base import VideoSource, find_file, read_json
+
+VERSIONS = ("", "v2/", "v1/", "v2_1/")
+VIDEO_FOLDERS = ("full_scale", "video_540ss", "clips")
+
+
+@VideoSource.register_subclass("ego4d")
+@dataclass
+class Ego4DSource(VideoSource):
+    """The videos of the manifest (ego4d.json), cut around the narrations of annotations/narration.json.
+
+    A narration is one moment and one sentence. Its clip reaches to the middle between it and its neighbours, and at most
+    `clip_s / 2` to either side. `path` is the download tool's output directory (`v2/full_scale/<video_uid>.mp4`,
+    `v2/annotations/narration.json`, `ego4d.json`) or one version's folder in it.
+
+    Args:
+        clip_s: Longest clip around a narration, seconds.
+        narrations: False imports whole videos, captioned with their scenarios.
+        narration_pass: Which annotator's sentences: narration_pass_1 or narration_pass_2.
+    """
+
+    clip_s: float = 8.0
+    narrations: bool = True
+    narration_pass: str = "narration_pass_1"
+
+    DEFAULT_LICENSE_NOTE: ClassVar[str] = "Ego4D licence agreement; videos may not be passed on"
+
+    def clips(self) -> Iterator[Clip | LeftOut]:
+        root = self.folder()
+        if self.clip_s <= 0:
+            raise ImportSettingsError(f"--source.clip_s={self.clip_s} must be positive.")
+        manifest = read_json(
+            find_file(root, [f"{version}ego4d.json" for version in VERSIONS], "--source.path")
+        )
+        narrated: dict[str, Any] = {}
+        if self.narrations:
+            names = [
+                f"{version}{place}narration.json" for version in VERSIONS for place in ("annotations/", "")
+            ]
+            narrated = read_json(find_file(root, names, "--source.narrations=false or --source.path"))
+            narrated = narrated.get("videos", narrated)  # the second release nests them
+        for video in sorted(manifest.get("videos", []), key=lambda entry: str(entry.get("video_uid"))):
+            yield from self._video(root, video, narrated)
+
+    def _video(self, root: Path, video: dict, narrated: dict[str, Any]) -> Iterator[Clip | LeftOut]:
+        uid = str(video.get("video_uid", ""))
+        if not re.fullmatch(r"[A-Za-z0-9-]+", uid):  # the id becomes a file name
+            yield self.left_out(uid, "not a video id", "in ego4d.json")
+            return
+        places = [f"{version}{folder}/{uid}.mp4" for version in VERSIONS for folder in VIDEO_FOLDERS]
+        path = next((root / place for place in places if (root / place).is_file()), None)
+        if path is None:
+            yield self.left_out(f"{uid}.mp4", "named in the manifest but not there")
+            return
+        if not self.narrations:
+            scenarios = ", ".join(str(scenario) for scenario in video.get("scenarios") or [])
+            yield self.clip(path, caption=scenarios or self.default_caption, caption_source="scenarios")
+            return
+        entries = (narrated.get(uid) or {}).get(self.narration_pass) or {}
+        moments = sorted(
+            (float(entry["timestamp_sec"]), self._sentence(str(entry.get("narration_text", ""))))
+            for entry in entries.get("narrations", [])
+            if isinstance(entry.get("timestamp_sec"), int | float) and entry["timestamp_sec"] >= 0
+        )
+        if not moments:
+            yield self.left_out(path.name, "no narration", self.narration_pass)
+            return
+        for index, (moment, sentence) in enumerate(moments):
+            before = moments[index - 1][0] if index else 0.0
+            after = moments[index + 1][0] if index + 1 < len(moments) else float("inf")
+            start = max((before + moment) / 2 if index else 0.0, moment - self.clip_s / 2)
+            end = min((moment + after) / 2, moment + self.clip_s / 2)
+            if end > start:
+                yield self.clip(
+                    path,
+                    caption=sentence or self.default_caption,
+                    caption_source=self.narration_pass,
+                    start_s=start,
+                    end_s=end,
+                )
+
+    @staticmethod
+    def _sentence(text: str) -> str:
+        """'#C C picks up a cup #unsure' -> 'C picks up a cup': tags out, the camera wearer stays 'C'."""
+        return " ".join(re.sub(r"#\s*[Uu]nsure|#\w+", " ", text).split())

@@ -1,0 +1,1 @@
+"""Inspection: what a policy has learned."""

@@ -1,0 +1,1 @@
+"""Labelling: actions decoded for video that has none, from a few demonstrations."""

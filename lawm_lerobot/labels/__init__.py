@@ -1,0 +1,1 @@
+"""Labels: true actions that pretraining may use, and the datasets that hold them."""

@@ -1,0 +1,65 @@
+"""The configuration of labels: true actions that shape the latent actions during pretraining."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Raised for a value out of range. The text of a ValueError would be lost on the command line: draccus puts
+# "Couldn't instantiate class" in its place.
+from draccus.utils import ParsingError
+
+#: In a dataset pooled from sources whose actions differ: which embodiment's `action` a frame has, -1 for none.
+EMBODIMENT = "labels.embodiment"
+#: Names and dimensions of those embodiments' actions, beside the dataset's own metadata.
+LABELS_PATH = "meta/lawm_labels.json"
+
+
+@dataclass
+class LabelsConfig:
+    """A few true actions during pretraining: a linear read-out of them from the latents shapes the latents.
+
+    Args:
+        repo_id: A second dataset, of labelled demonstrations, beside the corpus; None for none. Its frames are
+            held in memory, as bytes at the world model's size, in every process.
+        root: Its folder; None looks it up as LeRobot does.
+        revision: On the Hub.
+        episodes: Only these of its episodes; None takes all.
+        camera: The camera of it that the inverse dynamics sees. None takes the one of the corpus's name, or
+            the only one.
+        fraction: Share of the corpus's own labelled episodes whose actions are used, at least one if above 0.
+            At 0 the corpus's `action` has no influence.
+        seed: Of the choice of those episodes.
+        weight: Of the read-out's loss.
+        batch_size: Labelled clips of the second dataset in a training step, beside the corpus's.
+        action_dims: Action dimension of every embodiment the checkpoint can read out: the corpus's, then the
+            second dataset's. Written by pretraining, not by hand.
+    """
+
+    repo_id: str | None = None
+    root: Path | None = None
+    revision: str | None = None
+    episodes: list[int] | None = None
+    camera: str | None = None
+    fraction: float = 0.0
+    seed: int = 0
+    weight: float = 1.0
+    batch_size: int = 16
+    action_dims: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise ParsingError(
+                f"labels.fraction is {self.fraction}, expected from 0 to 1: change --policy.labels.fraction."
+            )
+        if not self.weight >= 0:
+            raise ParsingError(
+                f"labels.weight is {self.weight}, expected at least 0: change --policy.labels.weight."
+            )
+        if self.batch_size < 1:
+            raise ParsingError(
+                f"labels.batch_size is {self.batch_size}, expected at least 1: "
+                "change --policy.labels.batch_size."
+            )
+        if self.root is not None and self.repo_id is None:
+            raise ParsingError("labels.root is given without labels.repo_id: add --policy.labels.repo_id.")

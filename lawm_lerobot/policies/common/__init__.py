@@ -1,0 +1,1 @@
+"""The part that all `lawm_*` policies share."""

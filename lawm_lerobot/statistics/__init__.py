@@ -1,0 +1,1 @@
+"""Intervals for figures, and ridge regression."""

@@ -1,0 +1,344 @@
+"""The evidence benchmark: what it compares, how it counts, and that a kill in the middle changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import draccus
+import numpy as np
+import pytest
+from PIL import Image
+
+from lawm_lerobot.benchmark.plan import BenchmarkConfig, BenchmarkError, Setting
+from lawm_lerobot.benchmark.results import (
+    Row,
+    append_result,
+    latent_health,
+    plot,
+    read_results,
+    rows_of,
+    table,
+)
+from lawm_lerobot.benchmark.runner import StageRunner, is_done, locked
+from lawm_lerobot.benchmark.stages import Stage, plan_cells, unique_stages
+from lawm_lerobot.scripts.lawm_benchmark import main
+from lawm_lerobot.statistics.intervals import paired_bootstrap
+
+SMOKE = Path(__file__).parents[2] / "configs" / "benchmark" / "smoke.yaml"
+
+
+def configuration(*flags: str, output_dir: Path = Path("unused")) -> BenchmarkConfig:
+    return draccus.parse(
+        BenchmarkConfig, args=[f"--config_path={SMOKE}", f"--output_dir={output_dir}", *flags]
+    )
+
+
+# --- counting -----------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_of_one_seed_is_the_normal_interval_of_many_episodes() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random((1, 2000)) < 0.6, rng.random((1, 2000)) < 0.5
+    difference = a.astype(float) - b
+    half = 1.96 * difference.std() / np.sqrt(2000)
+    expected = (difference.mean() - half, difference.mean() + half)
+    assert paired_bootstrap(a, b) == pytest.approx(expected, abs=0.004)
+
+
+def test_bootstrap_resamples_seeds() -> None:
+    # All episodes of one seed are gained and none of the other: the mean of two drawn seeds is 0, 1/2 or 1 with
+    # probabilities 1/4, 1/2, 1/4, however many episodes there are.
+    a, b = np.zeros((2, 500)), np.zeros((2, 500))
+    a[0] = 1
+    assert paired_bootstrap(a, b) == (0.0, 1.0)
+    assert paired_bootstrap(a, b, confidence=0.4) == (0.5, 0.5)
+
+
+def test_bootstrap_keeps_the_pairs_together() -> None:
+    outcomes = np.random.default_rng(0).random((3, 50)) < 0.5
+    assert paired_bootstrap(outcomes, outcomes) == (0.0, 0.0)
+    low, high = paired_bootstrap(outcomes, outcomes[:, ::-1])
+    assert low < -0.05
+    assert high > 0.05
+    with pytest.raises(ValueError, match=r"shapes \(3, 50\) and \(2, 50\) do not pair up"):
+        paired_bootstrap(outcomes, outcomes[:2])
+
+
+SETTING = Setting("same_task", "reach-v3", 1)
+
+
+def row(arm: str, successes: dict[int, str], errors: dict[int, list[float]]) -> Row:
+    outcomes = {seed: [letter == "x" for letter in text] for seed, text in successes.items()}
+    return Row(SETTING, arm, outcomes, {seed: ([2, 4], errors[seed]) for seed in errors})
+
+
+def test_table_says_what_the_intervals_show(tmp_path: Path) -> None:
+    cfg = configuration()
+    rows = [
+        row("none", {0: "x" + 39 * ".", 1: 40 * "."}, {0: [0.5, 0.4], 1: [0.5, 0.4]}),
+        row("inverse_dynamics+readout", {0: 39 * "x" + ".", 1: 40 * "x"}, {0: [0.4, 0.3], 1: [0.6, 0.5]}),
+    ]
+    text = table(cfg, rows)
+    assert "| `none` | 1/80 = 1% (95% 0% to 7%) |  | 0.4000 | 4 | 2 of 2 |" in text
+    assert "| 0.4000 | 2 (1 of 2 seeds never) | 2 of 2 |" in text
+    assert "`inverse_dynamics+readout` succeeds more often than `none` (+98 points, 95% +91 to +100)" in text
+    plot(cfg, rows, tmp_path / "plot.png")
+    pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB")).astype(int)
+    for colour in ((31, 119, 180), (255, 127, 14)):  # matplotlib's first two, one for each arm
+        assert (np.abs(pixels - colour).sum(-1) < 30).sum() > 100
+
+
+def test_a_difference_without_spread_is_not_taken_for_certain() -> None:
+    none, other = (row(arm, {0: "xx", 1: ".."}, {0: [1, 1], 1: [1, 1]}) for arm in ("none", "other"))
+    difference, (low, high) = other.difference(none)  # type: ignore[misc]
+    assert difference == 0
+    assert low < -0.4
+    assert high > 0.4
+    lone = row("lone", {2: "xx"}, {2: [1, 1]})
+    assert lone.difference(none) is None
+
+
+def test_health_is_of_the_last_line_that_has_it() -> None:
+    log = "INFO step:1 mse_over_copy:2.0\nINFO step:2 loss:1.0 mse_over_copy:0.5 latent_std:1.000\nEnd of training"
+    assert latent_health(log) == {"mse_over_copy": 0.5, "latent_std": 1.0}
+
+
+# --- planning -----------------------------------------------------------------------------------------------------
+
+
+def test_arms_share_what_is_the_same_and_nothing_else() -> None:
+    arms = ["none", "supervised", "inverse_dynamics", "inverse_dynamics+readout", "inverse_dynamics+decoded"]
+    cfg = configuration(f"--arms=[{','.join(arms)}]", "--demonstrations=[1,2]", "--seeds=[0]")
+    plans = {(plan.cell.arm, plan.cell.setting.demonstrations): plan for plan in plan_cells(cfg)}
+    pretraining = {key: plan.pretraining.name for key, plan in plans.items() if plan.pretraining}
+    assert pretraining["inverse_dynamics", 1] == pretraining["inverse_dynamics", 2]
+    assert pretraining["inverse_dynamics", 1] == pretraining["inverse_dynamics+decoded", 1]
+    assert pretraining["inverse_dynamics+readout", 1] != pretraining["inverse_dynamics+readout", 2]
+    finetuning = [plan.finetuning.name for plan in plans.values()]
+    assert len(set(finetuning)) == len(finetuning)
+
+    # No arm without actions reads a recording that has them, but for the demonstrations.
+    for arm, labelled in (("inverse_dynamics+decoded", False), ("supervised", True)):
+        recorded = [stage for stage in plans[arm, 1].stages() if stage.kind == "record"]
+        corpora = [json.loads(stage.arguments[0]) for stage in recorded if "corpus" in stage.label]
+        assert [spec["with_actions"] for spec in corpora] == [labelled]
+
+    # Fewer demonstrations are a prefix of more of them, and another seed draws others.
+    def demonstrations(cfg: BenchmarkConfig) -> list[dict]:
+        stages = unique_stages(plan_cells(cfg))
+        return [
+            json.loads(s.arguments[0])["parts"][0] for s in stages if s.label.startswith("demonstrations")
+        ]
+
+    few, more = demonstrations(cfg)
+    assert (few["seed"], few["episodes_per_task"]) == (more["seed"], 1)
+    assert demonstrations(configuration("--seeds=[1]"))[0]["seed"] >= few["seed"] + 1000
+
+
+def test_a_changed_flag_renames_what_depends_on_it() -> None:
+    def names(*flags: str) -> dict[str, set[str]]:
+        stages = unique_stages(plan_cells(configuration("--seeds=[0]", *flags)))
+        return {
+            kind: {s.name for s in stages if s.kind == kind} for kind in ("record", "pretrain", "finetune")
+        }
+
+    before, after = names(), names("--pretraining_steps=7")
+    assert after["record"] == before["record"]
+    assert not after["pretrain"] & before["pretrain"]
+    assert len(after["finetune"] & before["finetune"]) == 1  # from scratch
+
+
+def test_regimes_and_variants() -> None:
+    flags = ["--tasks=[reach-v3,push-v3]", "--corpus.tasks=[push-v3,door-open-v3]", "--seeds=[0]"]
+    cfg = configuration(*flags, "--regimes=[same_task,other_tasks,held_out_task]", "--corpus.body=hidden")
+    cfg.check()
+    assert cfg.corpus_tasks("same_task", "reach-v3") == ["reach-v3"]
+    assert cfg.corpus_tasks("other_tasks", "reach-v3") == ["push-v3", "door-open-v3"]
+    assert cfg.corpus_tasks("held_out_task", "reach-v3") == ["door-open-v3"]
+    plans = plan_cells(cfg)
+    assert len({plan.finetuning.name for plan in plans if plan.cell.arm == "none"}) == 2  # one for each task
+    bodies = {
+        ("corpus" in stage.label, part.get("body"))
+        for stage in unique_stages(plans)
+        if stage.kind == "record"
+        for part in json.loads(stage.arguments[0])["parts"]
+    }
+    assert bodies == {(True, "hidden"), (False, None)}  # the demonstrations look as the evaluation does
+
+    small = "--variants={small: {arm: inverse_dynamics, pretraining: [--policy.latent_action.dim=4]}}"
+    plan = plan_cells(configuration(small, "--arms=[none,small]"))[1]
+    assert plan.pretraining is not None
+    assert plan.pretraining.command()[-1] == "--num_workers=0"
+    assert "--policy.latent_action.dim=4" in plan.pretraining.command()
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--arms=[none,magic]", "unknown arm 'magic': set --arms to some of none, none_equal_compute, "),
+        ("--tasks=[fly-v3]", "unknown Meta-World task 'fly-v3': set --tasks to some of assembly-v3, "),
+        ("--regimes=[mars]", "unknown regime 'mars': set --regimes to some of same_task, other_tasks"),
+        ("--regimes=[other_tasks]", "would show no task: add some to --corpus.tasks"),
+        ("--compare_with=[both]", "compare_with names 'both', which is not among the arms"),
+        ("--seeds=[100]", "expected numbers from 0 to 99: change --seeds"),
+        ("--demonstrations=[0]", "demonstrations is 0, expected at least 1: change --demonstrations"),
+        ("--seeds=[1,1]", "expected different values: change --seeds"),
+        ("--corpus.body=elephant", "unknown body 'elephant': set --corpus.body to one of sawyer"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(flag: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", flag])
+    assert str(stopped.value).startswith("lawm-benchmark: ")
+    assert sentence in str(stopped.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_lists_cells_and_stages_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", "--dry_run=true"])
+    said = capsys.readouterr().out
+    assert "4 cells\n  none, reach-v3, 1 demonstrations, same_task, seed 0\n" in said
+    assert "minutes of work left" in said
+    assert not (tmp_path / "out").exists()
+
+
+# --- results on disk ----------------------------------------------------------------------------------------------
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.jsonl"
+    assert read_results(file) == {}
+    for key in "ab":
+        append_result(file, {"key": key, "figure": 1.5})
+    whole = file.read_bytes()
+    for cut in (1, 5, len(whole) // 2 - 1):
+        file.write_bytes(whole[:-cut])
+        assert read_results(file) == {"a": {"key": "a", "figure": 1.5}}
+        assert "its last line was cut off" in capsys.readouterr().err
+        append_result(file, {"key": "b", "figure": 1.5})
+        assert file.read_bytes() == whole
+    file.write_bytes(b"{torn" + whole[1:])
+    with pytest.raises(BenchmarkError, match=r"line 1 of .*results.jsonl is not a cell's result"):
+        read_results(file)
+    file.write_text('{"ke')
+    assert read_results(file) == {}
+    assert file.read_text() == ""
+
+
+def test_two_benchmarks_do_not_share_a_folder(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path),
+        pytest.raises(BenchmarkError, match="another lawm-benchmark.*--output_dir"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def recording(label: str, task: str, *inputs: Stage) -> Stage:
+    part = {"tasks": [task], "episodes_per_task": 1, "size": 32, "max_steps": 10, "success_only": False}
+    spec = {"repo_id": "test/x", "fps": 80, "with_actions": True, "with_state": True, "parts": [part]}
+    return Stage("record", label, "record", (json.dumps(spec), "{out}"), inputs)
+
+
+def test_a_failed_stage_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad, good = recording("bad", "no-such-task"), recording("good", "reach-v3")
+    dependent = recording("dependent", "reach-v3", bad)
+    # What a killed run leaves: a folder without done.json. The recorder would refuse to write over it.
+    half = tmp_path / good.out / "data"
+    half.mkdir(parents=True)
+    (half / "half.parquet").write_text("PAR1")
+
+    runner = StageRunner(tmp_path, workers=1, threads=1)
+    runner.run([good, bad, dependent], lambda: None)  # ends with nothing left that could run
+    assert is_done(tmp_path, good)
+    assert not half.joinpath("half.parquet").exists()
+    assert set(runner.failed) == {bad.name, dependent.name}
+    assert not (tmp_path / dependent.directory).exists()
+    assert "no-such-task" in runner.describe_failure(dependent)
+    said = capsys.readouterr().err
+    assert f"{good.name}: not finished last time; it starts over" in said
+    assert f"{bad.name} failed; stages/" in said
+
+
+FILES = ("table.md", "results.jsonl", "machine.json", "config.json", "plot.png")
+
+
+def benchmark(output_dir: Path, workers: int) -> subprocess.Popen[str]:
+    flags = [f"--output_dir={output_dir}", f"--workers={workers}", "--seeds=[0]"]
+    command = [sys.executable, "-m", "lawm_lerobot.scripts.lawm_benchmark", f"--config_path={SMOKE}", *flags]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def figures(output_dir: Path) -> dict[str, dict]:
+    """What was measured, without how long it took."""
+    records = read_results(output_dir / "results.jsonl")
+    return {key: {k: v for k, v in record.items() if k != "seconds"} for key, record in records.items()}
+
+
+def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    whole = benchmark(straight, workers=1)
+    output, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+    assert (straight / "table.md").read_text() in output
+    assert "| `inverse_dynamics+readout` |" in output
+    assert all((straight / name).stat().st_size > 100 for name in FILES)
+    # Only what later runs can use is kept: one checkpoint of a training, without its optimizer.
+    assert len(list(straight.glob("stages/finetune-*/out/checkpoints/*"))) == 2 * len(["000004", "last"])
+    assert not list(straight.glob("stages/*/out/checkpoints/*/training_state"))
+
+    first = benchmark(broken, workers=2)
+    while not list(broken.glob("stages/finetune-*/out")):
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()  # returns when no stage holds the pipe any more
+    done = {file: file.stat().st_mtime_ns for file in broken.glob("stages/*/done.json")}
+    assert done
+    assert not (broken / "table.md").exists()
+
+    second = benchmark(broken, workers=2)
+    output, errors = second.communicate()
+    assert second.returncode == 0, errors
+    assert "not finished last time; it starts over" in errors
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert figures(broken) == figures(straight)
+    assert (broken / "table.md").read_text() == (straight / "table.md").read_text()
+
+    # With every cell on record, nothing runs and nothing but the record is needed.
+    shutil.rmtree(broken / "stages")
+    third = benchmark(broken, workers=2)
+    output, errors = third.communicate()
+    assert third.returncode == 0, errors
+    assert (straight / "table.md").read_text() in output
+    assert not (broken / "stages").exists()
+
+
+def test_rows_are_in_the_order_of_the_configuration() -> None:
+    cfg = configuration()
+    plans = plan_cells(cfg)
+    curve = {"steps": [2, 4], "errors": [0.2, 0.1]}
+    records = {
+        plan.key: {"successes": [True, False], "imitation_error": curve} for plan in reversed(plans[1:])
+    }
+    rows = rows_of(cfg, plans, records)
+    assert [(row.arm, list(row.successes)) for row in rows] == [
+        ("none", [1]),
+        ("inverse_dynamics+readout", [0, 1]),
+    ]

@@ -1,0 +1,56 @@
+"""The YAML files in configs/, read and run by LeRobot's own command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import draccus
+import pytest
+import yaml
+from helpers.datasets_on_the_spot import make_dataset
+from helpers.training import TINY_LAWM, lerobot_train
+
+from lawm_lerobot.benchmark.plan import BenchmarkConfig
+from lawm_lerobot.benchmark.stages import plan_cells
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_pretraining_and_finetuning_files_train(tmp_path: Path) -> None:
+    video = make_dataset(tmp_path / "video", action_dim=None)
+    labelled = make_dataset(tmp_path / "labelled")
+    tiny = [flag for flag in TINY_LAWM if not flag.startswith("--policy.type=")]
+    pretrained = lerobot_train(
+        video, tmp_path / "pre", f"--config_path={CONFIGS / 'lawm_act_pretrain.yaml'}", *tiny, steps=1
+    )
+    finetuned = lerobot_train(
+        labelled,
+        tmp_path / "fine",
+        f"--config_path={CONFIGS / 'lawm_act_finetune.yaml'}",
+        f"--policy.path={pretrained.checkpoint()}",
+        "--policy.chunk_size=12",
+        "--policy.n_action_steps=12",
+        steps=1,
+    )
+    assert "model.action_head.weight" in finetuned.tensors()
+    assert not any(name.startswith("pretraining.") for name in finetuned.tensors())
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu"])
+def test_benchmark_presets_can_be_planned(preset: str) -> None:
+    file = CONFIGS / "benchmark" / f"{preset}.yaml"
+    cfg = draccus.parse(BenchmarkConfig, args=[f"--config_path={file}"])
+    cfg.check()
+    plans = plan_cells(cfg)
+    assert {plan.cell.arm for plan in plans} == set(cfg.arms)
+    assert len({plan.key for plan in plans}) > len(cfg.seeds)
+    assert all(stage.seconds < 8 * 60 for plan in plans for stage in plan.stages() if preset != "cpu")
+
+
+def test_no_training_file_is_untested() -> None:
+    # configs/import/ is read by lawm-import-videos, whose tests parse it.
+    assert {file.stem for file in (CONFIGS / "benchmark").glob("*.yaml")} == {"smoke", "cpu", "gpu"}
+    files = {file.name for file in CONFIGS.glob("*.yaml")}
+    assert files == {"lawm_act_pretrain.yaml", "lawm_act_finetune.yaml"}
+    for file in files:
+        assert yaml.safe_load((CONFIGS / file).read_text())["policy"]

@@ -1,0 +1,144 @@
+"""Every policy type as small as it gets: what the suite over all registered types runs.
+
+A type that is registered as ``lawm_*`` and missing in `TINY` fails that suite, so a new one is covered by existing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from helpers.tiny_vlas import make_paligemma, make_smolvlm
+from helpers.training import TINY_ACT
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What the suite must be told of one type; the rest it reads from the classes.
+
+    Args:
+        make: Makes what the type needs (a tokenizer, a text encoder, ...) in an empty directory and returns the
+            ``--policy.*`` flags of a tiny network: fields of the wrapped config only, for images of 32 pixels, because
+            the plain type gets them too. A size that no flag can change is set by the monkeypatch, which lasts as long
+            as the tests of the type.
+        chunk: Flags of finetuning that make a chunk of another length than the pretraining's 4 latents.
+        language: The policy reads the dataset's ``task``.
+        cameras: Of the robot that finetuning is for; the pretraining's only one is called ``top``.
+        without_gradient: Name patterns of policy parameters that get no gradient by design, and why.
+    """
+
+    make: Callable[[Path, pytest.MonkeyPatch], list[str]]
+    chunk: tuple[str, ...]
+    language: bool = False
+    cameras: tuple[str, ...] = ("front", "wrist")
+    without_gradient: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_act(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return list(TINY_ACT)
+
+
+def make_diffusion(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return [
+        # ResNet's last map has a single pixel for 32 of the image, of which the keypoints are always the same.
+        "--policy.resize_shape=[64,64]",
+        "--policy.pretrained_backbone_weights=null",
+        "--policy.spatial_softmax_num_keypoints=4",
+        "--policy.down_dims=[16,32]",
+        "--policy.diffusion_step_embed_dim=8",
+        "--policy.horizon=16",
+        "--policy.n_action_steps=8",
+        "--policy.num_train_timesteps=10",
+        "--policy.drop_n_last_frames=2",
+    ]
+
+
+def make_multi_task_dit(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    clip = make_clip(directory / "tiny_clip")  # LeRobot wants "clip" in the name
+    return [
+        f"--policy.vision_encoder_name={clip}",
+        f"--policy.text_encoder_name={clip}",
+        "--policy.image_resize_shape=[16,16]",
+        "--policy.image_crop_shape=null",
+        "--policy.hidden_dim=32",
+        "--policy.num_layers=2",
+        "--policy.num_heads=2",
+        "--policy.timestep_embed_dim=8",
+        "--policy.use_positional_encoding=true",
+        "--policy.horizon=12",
+        "--policy.n_action_steps=8",
+        "--policy.num_train_timesteps=10",
+        "--policy.drop_n_last_frames=2",
+    ]
+
+
+def make_clip(directory: Path) -> Path:
+    """A CLIP for images of 16 pixels, with a tokenizer of one token a byte."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(directory)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(words), "bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1}
+    CLIPModel(
+        CLIPConfig(
+            text_config={**small, **text, "pad_token_id": len(words) - 1},
+            vision_config={**small, "image_size": 16, "patch_size": 8},
+            projection_dim=16,
+        )
+    ).save_pretrained(directory)
+    return directory
+
+
+NO_STATE = {"model.state_proj.weight": "multiplies the state, which the video has not"}
+_LAST = "model.paligemma_with_expert.paligemma.model.language_model.layers.1"
+UNUSED_IN_PI = {
+    "*.lm_head.weight": "predicts words",
+    "*.paligemma.model.language_model.norm.*": "of words to predict",
+    f"{_LAST}.post_attention_layernorm.*": "the expert takes the last layer's keys and values only",
+    f"{_LAST}.mlp.*": "likewise",
+    f"{_LAST}.self_attn.[qo]_proj.*": "likewise",
+}
+
+#: By the name without ``lawm_``.
+TINY: dict[str, Tiny] = {
+    "act": Tiny(
+        make_act,
+        chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
+        without_gradient={
+            "model.decoder.layers.0.self_attn.in_proj_weight": "the decoder starts from zeros, which are all alike",
+            "model.encoder_latent_input_proj.weight": "multiplies the VAE's latent, zero without actions to encode",
+        },
+    ),
+    "diffusion": Tiny(make_diffusion, chunk=("--policy.horizon=8", "--policy.n_action_steps=4")),
+    "multi_task_dit": Tiny(
+        make_multi_task_dit,
+        chunk=("--policy.horizon=9", "--policy.n_action_steps=4"),
+        language=True,
+        without_gradient={
+            "*.vision_model.post_layernorm.*": "CLIP's pooled output; the policy takes the class token before it",
+        },
+    ),
+    "smolvla": Tiny(
+        lambda directory, monkeypatch: make_smolvlm(directory),
+        chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
+        language=True,
+        without_gradient=NO_STATE,
+    ),
+    "pi0": Tiny(
+        make_paligemma,
+        chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
+        language=True,
+        without_gradient={**NO_STATE, **UNUSED_IN_PI},
+    ),
+    "pi05": Tiny(
+        make_paligemma,
+        chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
+        language=True,
+        without_gradient=UNUSED_IN_PI,
+    ),
+}

@@ -1,0 +1,231 @@
+"""`lawm-label-actions`: actions decoded from video, judged on held-out demonstrations, written as a LeRobotDataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.datasets_on_the_spot import make_dataset
+from helpers.training import TINY_ACT, lerobot_train, pretrain, run_command
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lawm_lerobot.labelling.dataset import add_labels
+from lawm_lerobot.labelling.decoders import Confidence, Decoded, HeldOut, latent_features
+from lawm_lerobot.labels.episodes import EpisodeReader
+from lawm_lerobot.scripts import lawm_label_actions
+from lawm_lerobot.scripts.lawm_label_actions import main
+
+EPISODES, LENGTH = 5, 20
+#: Enough for a square that moves by the action, and quick.
+QUICK = (
+    "--image_size=32",
+    "--folds=2",
+    "--inverse_model.size=test",
+    "--inverse_model.stride=1",
+    "--inverse_model.steps=90",
+    "--inverse_model.eval_freq=45",
+    "--inverse_model.lr=3e-3",
+    "--device=cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Videos without actions, the same with the actions that were withheld, and demonstrations with a camera more."""
+    root = tmp_path_factory.mktemp("datasets")
+    lengths = (LENGTH,) * EPISODES
+    return {
+        "videos": make_dataset(root / "videos", lengths=lengths, action_dim=None),
+        "withheld": make_dataset(root / "withheld", lengths=lengths),
+        "demos": make_dataset(root / "demos", cameras=("top", "wrist"), lengths=(LENGTH,) * 8, seed=5),
+        "scrambled": make_dataset(root / "scrambled", lengths=(LENGTH,) * 4, seed=5, scrambled_actions=True),
+    }
+
+
+@pytest.fixture(scope="module")
+def checkpoint(datasets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pretrained with the actions of six of the eight demonstrations."""
+    flags = [
+        "--policy.latent_action.stride=1",
+        "--policy.pretraining_lr=2e-3",
+        "--policy.labels.repo_id=test/demos",
+        f"--policy.labels.root={datasets['demos']}",
+        "--policy.labels.episodes=[0,1,2,3,4,5]",
+        "--policy.labels.weight=10",
+    ]
+    return pretrain(datasets["videos"], tmp_path_factory.mktemp("run") / "run", *flags, steps=30).checkpoint()
+
+
+def label(videos: Path, demos: Path, output: Path, *flags: str | Path) -> str:
+    return run_command(
+        main,
+        f"--dataset.repo_id=test/{videos.name}",
+        f"--dataset.root={videos}",
+        f"--labels.repo_id=test/{demos.name}",
+        f"--labels.root={demos}",
+        "--output_repo_id=test/labelled",
+        f"--output_root={output}",
+        *QUICK,
+        *flags,
+    )
+
+
+def column(root: Path, key: str) -> np.ndarray:
+    return EpisodeReader(f"test/{root.name}", root).column(key)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean([np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(a.shape[1])]))
+
+
+def test_the_inverse_model_labels_and_merges(datasets, tmp_path):
+    log = label(datasets["videos"], datasets["demos"], tmp_path / "out", "--merge=true")
+    frames = EPISODES * LENGTH
+    report = json.loads((tmp_path / "out" / "label_report.json").read_text())
+    assert report["decoder"] == "inverse_model" and list(report["decoders"]) == ["inverse_model"]
+    figures = report["decoders"]["inverse_model"]
+    assert figures["held_out_r2"] > 0.2 and list(figures["held_out_r2_per_dimension"]) == [
+        "joint_0",
+        "joint_1",
+    ]
+    assert (tmp_path / "out" / "label_report.png").stat().st_size > 0
+    assert "observation.images.wrist is in one of the two datasets only" in log
+
+    dataset = LeRobotDataset("test/out", root=tmp_path / "out")
+    assert dataset.meta.total_episodes == EPISODES + 8 and len(dataset) == frames + 8 * LENGTH
+    assert dataset.meta.features["action"]["names"] == ["joint_0", "joint_1"]
+    actions, confidence = column(tmp_path / "out", "action"), column(tmp_path / "out", "action_confidence")
+    assert correlation(actions[:frames], column(datasets["withheld"], "action")) > 0.5
+    np.testing.assert_array_equal(actions[frames:], column(datasets["demos"], "action"))
+    assert ((confidence >= 0) & (confidence <= 1)).all() and (confidence[frames:] == 1).all()
+    np.testing.assert_allclose(dataset.meta.stats["action"]["mean"], actions.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dataset.meta.stats["action"]["max"], actions.max(0), rtol=1e-5)
+
+    # The same pictures with the same frames, copied and not encoded again.
+    camera = "observation.images.top"
+    for ours, theirs in ((0, "videos"), (frames, "demos")):
+        plain = LeRobotDataset("test/x", root=datasets[theirs])
+        for step in (0, LENGTH + 3):
+            assert torch.equal(dataset[ours + step][camera], plain[step][camera])
+
+    act = ["--policy.type=act", *TINY_ACT, "--policy.chunk_size=4", "--policy.n_action_steps=4"]
+    (metrics,) = lerobot_train(tmp_path / "out", tmp_path / "act", *act, steps=1).metrics()
+    assert np.isfinite(float(metrics["loss"]))
+
+
+def test_the_readout_is_judged_on_demonstrations_that_did_not_shape_the_latents(
+    datasets, checkpoint, tmp_path
+):
+    flags = [f"--policy.path={checkpoint}", "--decoder=readout"]
+    label(datasets["videos"], datasets["demos"], tmp_path / "all", *flags)
+    report = json.loads((tmp_path / "all" / "label_report.json").read_text())
+    assert report["decoder"] == "readout" and report["demonstrations"] == 8 and report["judged_on"] == 2
+    actions = column(tmp_path / "all", "action")
+    assert correlation(actions, column(datasets["withheld"], "action")) > 0.3
+
+    # Between the second and the third in confidence: two episodes stay, with their own frames and numbers.
+    trust = np.array(report["episode_confidence"])
+    keep = sorted(np.argsort(-trust)[:2])
+    threshold = float(np.sort(trust)[-3:-1].mean())
+    log = label(
+        datasets["videos"], datasets["demos"], tmp_path / "sure", *flags, f"--min_confidence={threshold}"
+    )
+    assert f"{EPISODES - 2} left out" in log
+    dataset = LeRobotDataset("test/sure", root=tmp_path / "sure")
+    assert dataset.meta.total_episodes == 2 and len(dataset) == 2 * LENGTH
+    whole = LeRobotDataset("test/all", root=tmp_path / "all")
+    for new, old in enumerate(keep):
+        ours, theirs = dataset[new * LENGTH + 7], whole[int(old) * LENGTH + 7]
+        for key in ("observation.images.top", "action", "action_confidence", "frame_index"):
+            assert torch.equal(ours[key], theirs[key])
+        assert int(ours["index"]) == new * LENGTH + 7 and int(ours["episode_index"]) == new
+    kept = column(tmp_path / "sure", "action")
+    np.testing.assert_allclose(dataset.meta.stats["action"]["mean"], kept.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_latents_that_know_all_demonstrations_are_no_judge_of_themselves(datasets, checkpoint, tmp_path):
+    flags = [f"--policy.path={checkpoint}", "--labels.episodes=[0,1,2,3]"]
+    log = label(datasets["videos"], datasets["demos"], tmp_path / "out", *flags)
+    assert "shaped by these very demonstrations" in log
+    report = json.loads((tmp_path / "out" / "label_report.json").read_text())
+    assert report["decoder"] == "inverse_model" and set(report["decoders"]) == {"readout", "inverse_model"}
+
+
+def test_actions_that_have_nothing_to_do_with_the_video_are_refused(datasets, checkpoint, tmp_path):
+    with pytest.raises(SystemExit, match="no better than their mean") as stop:
+        label(
+            datasets["videos"],
+            datasets["scrambled"],
+            tmp_path / "out",
+            f"--policy.path={checkpoint}",
+            "--decoder=readout",
+        )
+    assert "\n" not in str(stop.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_half_way_leaves_nothing(datasets, checkpoint, tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lawm_label_actions, "merge", killed)
+    flags = [f"--policy.path={checkpoint}", "--decoder=readout", "--merge=true"]
+    with pytest.raises(KeyboardInterrupt):
+        label(datasets["videos"], datasets["demos"], tmp_path / "out", *flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_refused_in_one_sentence(datasets, checkpoint, tmp_path):
+    videos, demos = datasets["videos"], datasets["demos"]
+    other = make_dataset(tmp_path / "other", cameras=("wrist",), lengths=(LENGTH, LENGTH))
+    (tmp_path / "there").mkdir()
+    for match, arguments in {
+        "--output_root": (videos, demos, tmp_path / "there"),
+        "has an 'action' already": (demos, demos, tmp_path / "out"),
+        "has no 'action'": (videos, videos, tmp_path / "out"),
+        "--policy.path=<pretraining checkpoint>": (videos, demos, tmp_path / "out", "--decoder=readout"),
+        "--decoder is 'guess'": (videos, demos, tmp_path / "out", "--decoder=guess"),
+        "--min_confidence is 2": (videos, demos, tmp_path / "out", "--min_confidence=2"),
+        "change --labels.episodes": (videos, demos, tmp_path / "out", "--labels.episodes=[3]"),
+        "--inverse_model.steps": (videos, demos, tmp_path / "out", "--inverse_model.steps=0"),
+        "no camera in common": (videos, other, tmp_path / "out", "--merge=true"),
+    }.items():
+        with pytest.raises(SystemExit, match=match):
+            label(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_episodes_whose_statistics_differ_in_precision_stand_in_one_column(tmp_path):
+    # LeRobot gives the quantiles of constant values in double precision, others of 20 frames in single.
+    lengths = (20, 20, 120)
+    source = make_dataset(tmp_path / "videos", lengths=lengths, action_dim=None)
+    dataset = LeRobotDataset("test/videos", root=source)
+    actions = np.random.default_rng(0).normal(size=(sum(lengths), 2)).astype(np.float32)
+    actions[:20] = 0.5
+    feature = {"dtype": "float32", "shape": (2,), "names": None}
+    root, confidence = tmp_path / "labelled", np.linspace(0, 1, len(actions), dtype=np.float32)
+    add_labels(dataset, actions, confidence, feature, "arm", [0, 1, 2], [], root)
+    labelled = LeRobotDataset("test/videos", root=root)
+    np.testing.assert_allclose(labelled.meta.stats["action"]["max"], actions.max(0), rtol=1e-6)
+    np.testing.assert_array_equal(column(root, "action"), actions)
+
+
+def test_confidence_is_the_variance_expected_to_be_explained():
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0, 1, 4000)
+    true = rng.normal(size=(4000, 2))
+    decoded = true + spread[:, None] * rng.normal(size=(4000, 2))
+    confidence = Confidence(HeldOut(true, Decoded(decoded, spread), np.arange(4000) // 40))
+    told = confidence(np.array([0.05, 0.5, 0.95, 3.0]))
+    np.testing.assert_allclose(told, [1.0, 0.75, 0.1, 0.0], atol=0.08)
+
+
+def test_every_frame_has_the_latents_around_it():
+    latents = np.arange(8.0)[:, None]  # z_t = t, of an episode of 10 frames at stride 2
+    features = latent_features(latents, 10, 2)
+    assert features.shape == (10, 5)
+    assert features[4].tolist() == [2, 3, 4, 5, 6]
+    assert features[0].tolist() == [0, 0, 0, 1, 2] and features[9].tolist() == [7, 7, 7, 7, 7]

@@ -1,0 +1,356 @@
+"""True actions in pretraining: the joint read-out, a second dataset of demonstrations, corpora pooled from sources."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from draccus.utils import ParsingError
+from helpers.datasets_on_the_spot import FPS, make_dataset
+from helpers.training import DETERMINISTIC, assert_same_tensors, finetune, pretrain, resume
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lawm_lerobot.labels import demonstrations as labels_module
+from lawm_lerobot.labels.configuration import LabelsConfig
+from lawm_lerobot.labels.demonstrations import EMBODIMENT, CorpusLabels, Demonstrations, TrainingLabels
+from lawm_lerobot.labels.episodes import EpisodeReader
+from lawm_lerobot.method.configuration import InverseDynamicsConfig, RecurrentConfig
+from lawm_lerobot.method.latent_action import LatentActionConfig
+from lawm_lerobot.method.objective import LatentActionPretraining
+from lawm_lerobot.method.readout import ActionReadout, ActionTargets, LabelBatch
+from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+from lawm_lerobot.policies.common.imagination import load_pretraining_checkpoint
+from lawm_lerobot.scripts.lawm_import_videos import main as import_videos
+from lawm_lerobot.statistics.ridge import (
+    fit_ridge,
+    group_folds,
+    held_out_predictions,
+    overall_r2,
+    r2_per_dimension,
+)
+
+CAMERA = "observation.images.top"
+HORIZON, STRIDE, Z, SIZE = 3, 2, 4, 32
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A corpus without actions, labelled demonstrations, and ones of another view and width."""
+    root = tmp_path_factory.mktemp("datasets")
+    return {
+        "corpus": make_dataset(root / "corpus", action_dim=None),
+        "demos": make_dataset(root / "demos", lengths=(14, 9), seed=5),
+        "wide": make_dataset(root / "wide", cameras=("left", "right"), action_dim=3, state_dim=None, seed=6),
+        "scrambled": make_dataset(root / "scrambled", lengths=(14, 9), seed=5, scrambled_actions=True),
+    }
+
+
+def demonstrations(root: Path, **labels: Any) -> LabelsConfig:
+    return LabelsConfig(repo_id=f"test/{root.name}", root=root, **labels)
+
+
+def make_config(labels: LabelsConfig, source: str = "inverse_dynamics") -> LawmActConfig:
+    return LawmActConfig(
+        device="cpu",
+        pretrained_backbone_weights=None,
+        input_features={
+            CAMERA: PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)),
+            "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (Z,))},
+        latent_action=LatentActionConfig(source=source, dim=Z, horizon=HORIZON, stride=STRIDE),
+        world_model=RecurrentConfig(size="test", image_size=SIZE),
+        labels=labels,
+    )
+
+
+def load_demonstrations(
+    labels: LabelsConfig, source: str = "inverse_dynamics", fps: int = FPS
+) -> Demonstrations:
+    return Demonstrations(make_config(labels, source), CAMERA, [CAMERA], fps, None)
+
+
+def actions_of(root: Path) -> np.ndarray:
+    return EpisodeReader(f"test/{root.name}", root).column("action")
+
+
+# --- the loss -----------------------------------------------------------------------------------------
+
+
+def pretraining_module() -> LatentActionPretraining:
+    torch.manual_seed(0)
+    return LatentActionPretraining(
+        LatentActionConfig(dim=Z, horizon=HORIZON, stride=STRIDE, noise=0),
+        RecurrentConfig(size="test", image_size=SIZE, loss_weight=0).build(Z, HORIZON),
+        InverseDynamicsConfig(size="test", random_shift=0).build(Z, SIZE),
+        ActionReadout(Z, STRIDE, [2, 3]),
+    )
+
+
+def labelled_batch(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, LabelBatch]:
+    """Two clips of a corpus and two labelled ones, of noise; the actions of clips `rows` are known."""
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.rand(4, HORIZON + 1, 3, SIZE, SIZE, generator=generator)
+    valid = torch.ones(4, HORIZON, dtype=torch.bool)
+    valid[3, 1:] = False
+    actions = torch.randn(len(rows), HORIZON, STRIDE, 2, generator=generator)
+    targets = [ActionTargets(0, torch.tensor(rows), actions)]
+    return frames[:2], valid[:2], LabelBatch(targets, frames[2:], valid[2:])
+
+
+def nothing_to_imitate(latents: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    return latents.sum() * 0, {}
+
+
+def test_the_readout_shapes_the_inverse_dynamics_and_nothing_else_does_here():
+    module = pretraining_module()
+    frames, valid, labels = labelled_batch([2, 3])
+    for given, moved in ((None, False), (labels, True)):
+        module.zero_grad()
+        loss, metrics, latents = module(
+            frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, given
+        )
+        loss.backward()
+        gradients = [p.grad for p in module.inverse_dynamics.parameters()]
+        assert all((g is not None and g.abs().sum() > 0) == moved for g in gradients)
+        assert latents.shape == (2, HORIZON, Z)
+    assert module.readout.heads[0].weight.grad.abs().sum() > 0
+    assert module.readout.heads[1].weight.grad is None  # nobody of the other embodiment was there
+    assert metrics["readout_loss"] > 0 and metrics["readout_r2"] < 1
+
+
+def test_padded_actions_do_not_count():
+    module = pretraining_module()
+    frames, valid, labels = labelled_batch([3])
+    _, before, _ = module(frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, labels)
+    labels.targets[0].actions[:, 1:] += 100
+    _, after, _ = module(frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, labels)
+    assert after["readout_loss"] == before["readout_loss"]
+    labels.targets[0].actions[:, :1] += 100
+    _, changed, _ = module(frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, labels)
+    assert changed["readout_loss"] > 2 * before["readout_loss"]
+
+
+def test_the_readout_standardises_the_actions():
+    readout = ActionReadout(Z, STRIDE, [2])
+    actions = torch.randn(50, 2) * torch.tensor([10.0, 0.0]) + torch.tensor([5.0, 3.0])
+    readout.set_statistics(0, actions.mean(0), actions.std(0))
+    torch.nn.init.zeros_(readout.heads[0].weight)
+    torch.nn.init.zeros_(readout.heads[0].bias)
+    told = readout.predict(torch.randn(1, HORIZON, Z), 0)
+    assert told.shape == (1, HORIZON, STRIDE, 2)
+    torch.testing.assert_close(told, actions.mean(0).expand_as(told))
+
+
+# --- which actions ------------------------------------------------------------------------------------
+
+
+def test_demonstrations_give_frames_with_the_actions_between_them(datasets):
+    demos = load_demonstrations(demonstrations(datasets["demos"]))
+    actions = actions_of(datasets["demos"])
+    assert len(demos.first_frames) == (14 - STRIDE) + (9 - STRIDE)
+    frames, valid, told = demos.clips(torch.tensor([0, 14 + 4]))
+    assert frames.shape == (2, HORIZON + 1, 3, SIZE, SIZE) and frames.dtype == torch.uint8
+    np.testing.assert_array_equal(told[0].flatten(0, 1), actions[: HORIZON * STRIDE])
+    assert valid.tolist() == [[True] * 3, [True, True, False]]  # frames 4, 6, 8 of an episode of 9
+    np.testing.assert_array_equal(told[1, :2].flatten(0, 1), actions[18:22])
+    torch.testing.assert_close(frames[0, 1], demos.frames[STRIDE])
+    assert load_demonstrations(demonstrations(datasets["demos"], episodes=[1])).actions.shape == (9, 2)
+
+
+def test_draws_differ_by_step_and_process_and_repeat_by_seed(datasets):
+    demos = load_demonstrations(demonstrations(datasets["demos"]))
+    draws = [demos.draw(8, [0, step, rank]).tolist() for step, rank in ((0, 0), (1, 0), (0, 1), (0, 0))]
+    assert draws[0] == draws[3] and draws[0] != draws[1] and draws[0] != draws[2]
+
+
+def test_a_share_of_the_corpus_own_labels(datasets):
+    meta = LeRobotDatasetMetadata("test/wide", root=datasets["wide"])
+    corpus = CorpusLabels.load(make_config(LabelsConfig(fraction=0.5)), meta)
+    used = (corpus.embodiment == 0).reshape(4, 14)
+    assert used.all(1).sum() == 2 and not used[~used.all(1)].any()
+    other = CorpusLabels.load(make_config(LabelsConfig(fraction=0.5, seed=1)), meta)
+    assert not torch.equal(corpus.embodiment, other.embodiment)
+    everything = CorpusLabels.load(make_config(LabelsConfig(fraction=1)), meta)
+    (target,) = everything.targets(torch.tensor([0, 20]), HORIZON, STRIDE)
+    np.testing.assert_array_equal(target.actions[1].flatten(0, 1), actions_of(datasets["wide"])[20:26])
+
+
+@pytest.fixture(scope="module")
+def pooled(datasets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Episodes with actions of two and of three dimensions, and some without."""
+    root = tmp_path_factory.mktemp("pooled")
+    config = root / "mixture.yaml"
+    config.write_text(
+        f"repo_id: test/pool\nworkers: 0\nfps: {FPS}\nsize: {SIZE}\nmin_episode_s: 0\nsources:\n"
+        f"  - {{type: lerobot, path: {datasets['demos']}, keep_actions: true}}\n"
+        f"  - {{type: lerobot, path: {datasets['corpus']}, episodes: [0]}}\n"
+        f"  - {{type: lerobot, path: {datasets['wide']}, cameras: [observation.images.left], keep_actions: true}}\n"
+    )
+    assert import_videos([f"--config_path={config}", f"--root={root / 'pool'}"]) == 0
+    return root / "pool"
+
+
+def test_a_pool_keeps_the_labels_of_each_source(pooled, datasets):
+    meta = LeRobotDatasetMetadata("test/pool", root=pooled)
+    embodiments = json.loads((pooled / "meta" / "lawm_labels.json").read_text())["embodiments"]
+    assert [(e["dim"], e["names"][0]) for e in embodiments] == [(2, "joint_0"), (3, "joint_0")]
+    assert meta.features["action"]["shape"] == (3,)
+    reader = EpisodeReader("test/pool", pooled)
+    assert [int(reader.numbers(e, EMBODIMENT)[0, 0]) for e in reader.episodes] == [0, 0, -1, 1, 1, 1, 1]
+    np.testing.assert_array_equal(reader.numbers(1, "action")[:, :2], actions_of(datasets["demos"])[14:])
+    np.testing.assert_array_equal(reader.numbers(3, "action"), actions_of(datasets["wide"])[:14])
+    assert not reader.numbers(2, "action").any()
+    corpus = CorpusLabels.load(make_config(LabelsConfig(fraction=1)), meta)
+    targets = corpus.targets(torch.tensor([25, 0, 40]), HORIZON, STRIDE)
+    assert [(t.head, t.rows.tolist(), t.actions.shape[-1]) for t in targets] == [(0, [1], 2), (1, [2], 3)]
+
+
+def test_a_pool_pretrains_with_a_head_per_embodiment_and_refuses_to_finetune(pooled, datasets, tmp_path):
+    run = pretrain(pooled, tmp_path / "run", "--policy.labels.fraction=1", steps=1)
+    assert run.tensors()["pretraining.readout.heads.1.weight"].shape == (2 * 3, 8)
+    with pytest.raises(ValueError, match="pools actions of several embodiments"):
+        finetune(run.checkpoint(), pooled, tmp_path / "finetuned")
+    with pytest.raises(ValueError, match="expected the demonstrations of one"):
+        load_demonstrations(demonstrations(pooled))
+
+
+# --- through lerobot-train ----------------------------------------------------------------------------
+
+
+def labels_flags(root: Path) -> list[str]:
+    return [
+        f"--policy.labels.repo_id=test/{root.name}",
+        f"--policy.labels.root={root}",
+        "--policy.labels.batch_size=4",
+    ]
+
+
+def test_a_second_dataset_is_read_out_saved_resumed_and_dropped(datasets, tmp_path):
+    demos = shutil.copytree(datasets["demos"], tmp_path / "demos")
+    flags = [*DETERMINISTIC, *labels_flags(demos)]
+    whole = pretrain(datasets["corpus"], tmp_path / "whole", *flags, "--save_freq=1", steps=2)
+    metrics = whole.metrics()
+    assert all(float(m["readout_loss"]) > 0 and float(m["readout_r2"]) < 1 for m in metrics)
+    tensors = whole.tensors(2)
+    assert tensors["pretraining.readout.heads.0.weight"].shape == (2 * 2, 8)
+    np.testing.assert_allclose(
+        tensors["pretraining.readout.action_mean_0"], actions_of(demos).mean(0), rtol=1e-4, atol=1e-6
+    )
+
+    # Other actions beside the same pictures make other latents.
+    other = pretrain(
+        datasets["corpus"], tmp_path / "other", *DETERMINISTIC, *labels_flags(datasets["scrambled"])
+    )
+    name = "pretraining.inverse_dynamics.head.1.weight"
+    assert not torch.equal(tensors[name], other.tensors()[name])
+
+    again = resume(whole, 1)
+    assert_same_tensors(tensors, again.tensors(2))
+    assert int(again.tensors(2)["pretraining.readout.steps"]) == 2
+
+    # Whoever looks into the checkpoint, or finetunes it, needs no demonstrations.
+    shutil.rmtree(demos)
+    policy, _ = load_pretraining_checkpoint(whole.checkpoint())
+    assert policy.config.labels.action_dims == [2]
+    finetuned = finetune(whole.checkpoint(), datasets["wide"], tmp_path / "finetuned", steps=1)
+    assert not any("readout" in name for name in finetuned.tensors())
+
+
+def test_latents_of_the_policy_are_read_out_too(datasets, tmp_path):
+    flags = [*labels_flags(datasets["demos"]), "--policy.latent_action.source=both"]
+    (metrics,) = pretrain(datasets["corpus"], tmp_path / "both", *flags, steps=1).metrics()
+    assert float(metrics["policy_readout_loss"]) > 0 and float(metrics["readout_loss"]) > 0
+
+
+def test_the_policy_sees_the_first_frame_of_a_labelled_clip_as_in_the_corpus(datasets):
+    stats = LeRobotDatasetMetadata("test/corpus", root=datasets["corpus"]).stats
+    config = make_config(demonstrations(datasets["demos"]), "policy")
+    demos = Demonstrations(config, CAMERA, [CAMERA], FPS, stats)
+    first = torch.tensor([3, 15])
+    batch = demos.policy_batch(first)
+    mean, std = (torch.as_tensor(stats[CAMERA][name], dtype=torch.float32) for name in ("mean", "std"))
+    wanted = (demos.frames[first].float() / 255 - mean) / (std + 1e-8)
+    torch.testing.assert_close(batch[CAMERA], wanted, rtol=1e-3, atol=1e-3)
+    state = EpisodeReader("test/demos", datasets["demos"]).column("observation.state")
+    wanted = torch.from_numpy(((state - state.mean(0)) / state.std(0))[first])
+    torch.testing.assert_close(batch["observation.state"], wanted, rtol=1e-2, atol=1e-2)
+    assert batch["task"] == ["push the square"] * 2
+
+
+# --- bad input ----------------------------------------------------------------------------------------
+
+
+def test_labels_that_do_not_fit_are_refused_in_one_sentence(datasets, tmp_path, monkeypatch):
+    def refused(match: str, labels: LabelsConfig, source: str = "inverse_dynamics", fps: int = FPS) -> None:
+        with pytest.raises(ValueError, match=match):
+            load_demonstrations(labels, source, fps)
+
+    refused("no 'action'.*--policy.labels.repo_id", demonstrations(datasets["corpus"]))
+    refused("resample.*lawm-import-videos --fps", demonstrations(datasets["demos"]), fps=FPS + 1)
+    refused("no meta/info.json.*--policy.labels.root", demonstrations(tmp_path))
+    refused("--policy.labels.camera", demonstrations(datasets["wide"]))
+    refused("--policy.labels.camera", demonstrations(datasets["demos"], camera="front"))
+    refused("--policy.labels.episodes", demonstrations(datasets["demos"], episodes=[7]))
+    refused("has no observation.images.top", demonstrations(datasets["wide"], camera="left"), source="policy")
+    meta = LeRobotDatasetMetadata("test/corpus", root=datasets["corpus"])
+    with pytest.raises(ValueError, match="--policy.labels.fraction"):
+        TrainingLabels.load(make_config(LabelsConfig(fraction=0.1)), CAMERA, [CAMERA], meta, None)
+    monkeypatch.setattr(labels_module, "MEMORY_LIMIT_GIB", 1e-6)
+    refused("--policy.labels.episodes", demonstrations(datasets["demos"]))
+    for wrong in ({"fraction": 1.5}, {"weight": -1}, {"batch_size": 0}, {"root": tmp_path}):
+        with pytest.raises(ParsingError, match="--policy.labels"):
+            LabelsConfig(**wrong)
+
+
+# --- whole episodes -----------------------------------------------------------------------------------
+
+
+def test_episodes_of_pictures_and_of_video_are_read_alike(datasets, tmp_path):
+    video = EpisodeReader("test/demos", datasets["demos"])
+    frames = video.frames(1, CAMERA)
+    assert frames.shape == (9, 3, SIZE, SIZE) and video.task(1) == "push the square"
+    pictures = LeRobotDataset.create(
+        "test/pictures",
+        FPS,
+        {CAMERA: {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channels"]}},
+        root=tmp_path / "pictures",
+        use_videos=False,
+    )
+    for episode in (0, 1):
+        for frame in video.frames(episode, CAMERA):
+            pictures.add_frame({CAMERA: frame.permute(1, 2, 0).numpy(), "task": "push"})
+        pictures.save_episode()
+    pictures.finalize()
+    reader = EpisodeReader("test/pictures", tmp_path / "pictures", episodes=[1])
+    assert torch.equal(reader.frames(1, CAMERA), frames)
+    assert reader.frames(1, CAMERA, (16, 16)).shape == (9, 3, 16, 16)
+    for step in (0, 8):
+        item = LeRobotDataset("test/demos", root=datasets["demos"], return_uint8=True)[14 + step]
+        assert torch.equal(item[CAMERA], frames[step])
+
+
+# --- ridge --------------------------------------------------------------------------------------------
+
+
+def test_ridge_finds_a_linear_map_and_admits_that_noise_is_none():
+    rng = np.random.default_rng(0)
+    inputs, groups = rng.normal(size=(200, 10)) * 7 + 3, np.repeat(np.arange(20), 10)
+    inputs[:, 9] = 1.0  # does not vary
+    targets = np.c_[inputs @ rng.normal(size=(10, 2)), np.ones(200)]
+    assert not set(groups[group_folds(groups, 5) == 0]) & set(groups[group_folds(groups, 5) == 1])
+    held_out = held_out_predictions(inputs, targets, groups)
+    r2 = r2_per_dimension(targets, held_out)
+    assert (r2[:2] > 0.99).all() and np.isnan(r2[2]) and overall_r2(targets, held_out) > 0.99
+    noise = rng.normal(size=(200, 2))
+    assert overall_r2(noise, held_out_predictions(inputs, noise, groups)) < 0.05
+    assert fit_ridge(inputs, noise, groups).penalty > fit_ridge(inputs, targets, groups).penalty
+    with pytest.raises(ValueError, match="at least two"):
+        held_out_predictions(inputs, targets, np.zeros(200))

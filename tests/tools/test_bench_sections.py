@@ -1,0 +1,88 @@
+"""The benchmark's sections on reading, starting and scaling, in their quick mode: what they report, never how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.speed import importing
+from tools.speed.loading import bench_loading, import_videos
+from tools.speed.scaling import bench_scaling, train
+from tools.speed.startup import TINY_ACT, TINY_LAWM, bench_startup, launch
+
+Report = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def reports() -> Iterator[dict[str, Report]]:
+    # What runs as other processes runs beside the rest: most of the time goes into importing LeRobot.
+    with ThreadPoolExecutor(1) as pool:
+        startup = pool.submit(bench_startup, quick=True)
+        imported = pool.submit(importing, quick=True, device="cpu")
+        yield {
+            "loading": bench_loading(quick=True),
+            "scaling": bench_scaling(quick=True),
+            "startup": startup.result(),
+            "import": imported.result(),
+        }
+
+
+@pytest.mark.parametrize("section", ["loading", "scaling", "startup", "import"])
+def test_ratios_are_rows_of_the_table(reports: dict[str, Report], section: str) -> None:
+    for row in reports[section]["ratios"]:
+        assert row.keys() == {"what", "value", "q1", "q3", "target", "at_most", "unit"}
+        assert isinstance(row["value"], float)
+        assert row["unit"] in ("x", "s")
+    assert len({row["what"] for row in reports[section]["ratios"]}) == len(reports[section]["ratios"]) > 0
+
+
+def test_loading_measures_every_dataset_by_workers(reports: dict[str, Report]) -> None:
+    report = reports["loading"]
+    assert report["clips_per_s"].keys() == {"imported 128x128", "stock 128x128", "stock 480x640"}
+    for by_workers in report["clips_per_s"].values():
+        assert by_workers.keys() == {"0"}
+        assert by_workers["0"]["median"] > 0
+    assert report["step_clips_per_s"]["median"] > 0
+    assert sorted(row["target"] or 0 for row in report["ratios"]) == [0, 1, 3]
+
+
+def test_import_is_told_beside_the_loop(reports: dict[str, Report]) -> None:
+    (found,) = reports["import"]["kinds"].values()
+    assert (found["source_frames"], found["episodes"]) == (8 * 2 * 12, 8)
+    assert found["times_faster"]["n"] == 1
+    assert found["times_faster"]["median"] == pytest.approx(
+        found["lerobot_loop_s"] / found["import_s"], abs=0.02
+    )
+    assert found["import_cpu_s"] > 0
+
+
+def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:
+    assert reports["startup"]["offers_lawm_act"] == {"with": True, "without": False}
+    assert reports["startup"]["first_step"].keys() == {"lawm_act", "act"}
+    for found in reports["startup"]["help"].values():
+        assert 0 < found["after_imports_s"]["median"] < found["seconds"]["median"]
+
+
+def test_scaling_reads_the_log_of_a_run(reports: dict[str, Report]) -> None:
+    (run,) = reports["scaling"]["processes"]
+    assert (run["workers"], run["batch"], run["processes"]) == (0, 8, 1)
+    assert run["update_s"] > 0 and run["data_s"] > 0
+
+
+@pytest.mark.slow
+def test_scaling_counts_the_samples_of_all_processes(tmp_path: Path) -> None:
+    root = import_videos(tmp_path / "imported", episodes=1, seconds=2)
+    flags = (*TINY_ACT, *TINY_LAWM, "--policy.device=cpu")
+    run = train(root, *flags, steps=1, workers=1, batch=2, processes=2)
+    assert run["samples_per_s"] == pytest.approx(4 / (run["update_s"] + run["data_s"]), rel=0.01)
+
+
+def test_a_command_that_fails_says_so_with_its_output() -> None:
+    with pytest.raises(RuntimeError, match="ended with 3: .*no such flag"):
+        launch(["sh", "-c", "echo no such flag; exit 3"])
+    with pytest.raises(RuntimeError, match="ended with 0"):
+        launch(["sh", "-c", "echo done"], awaited="step:1")

@@ -1,0 +1,1 @@
+"""Comparisons of settings of the latent actions. Not part of the installed package."""

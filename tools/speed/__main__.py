@@ -1,0 +1,6 @@
+"""`python -m tools.speed`: every speed figure of this repository, see bench.py."""
+
+from tools.speed.bench import main
+
+if __name__ == "__main__":
+    main()
