@@ -245,12 +245,10 @@ class Demo:
 
     def report(self) -> str:
         # Imports LeRobot, which takes longer than a demo that has nothing left to do.
-        from lawm_lerobot.policies.common.imagination import (
-            latent_health,
-            load_pretraining_checkpoint,
-            pretraining_batches,
-            save_imagination_strip,
-        )
+        from lawm_lerobot.policies.common.clip_batches import pretraining_batches
+        from lawm_lerobot.policies.common.imagination import latent_health
+        from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+        from lawm_lerobot.policies.common.strips import save_imagination_strip
 
         cfg = self.cfg
         # LeRobot decodes with PyAV where torchcodec finds no FFmpeg, and says so in two hundred lines.
@@ -259,7 +257,7 @@ class Demo:
         # The held-out task's video: neither its frames nor its task were pretrained on.
         root = cfg.output_dir / "data" / "demonstrations"
         batches = list(pretraining_batches(policy, preprocessor, "demo/demonstrations", root, clips=128))
-        health = latent_health(policy, iter(batches))
+        health = latent_health(policy, batches)
         picture = save_imagination_strip(policy, batches[0], cfg.output_dir / "imagination.png", rows=3)
 
         rates = {name: self.successes(name) for name in ("scratch", "lawm", "exported")}

@@ -7,8 +7,8 @@ import torch
 from lerobot.utils.import_utils import require_package
 from torch import Tensor
 
-from lawm_lerobot.inspection.inspection import Sample
-from lawm_lerobot.inspection.report import Shown
+from lawm_lerobot.inspection.sample import Sample
+from lawm_lerobot.inspection.shown import Shown
 
 
 def require_rerun() -> None:
@@ -29,13 +29,9 @@ def show_in_rerun(sample: Sample, shown: Shown) -> None:
             for k, frame in enumerate(strip.permute(0, 2, 3, 1).numpy()):  # (T,h,w,C)
                 rr.set_time("k", sequence=k)
                 rr.log([f"clip {clip}", *path], rr.Image(frame))
-    points = sample.inferred.flatten(0, 1)  # (N*H,Z)
-    centred = points - points.mean(0)
-    directions = torch.linalg.svd(centred, full_matrices=False).Vh[:3]  # (<=3,Z)
-    flat = np.zeros((len(points), 3), np.float32)
-    flat[:, : len(directions)] = (centred @ directions.T).numpy()
+    points, _ = sample.latent_map(3)  # (N*H,3)
     names = sorted(set(sample.tasks))
     classes = np.repeat([names.index(task) for task in sample.tasks], sample.inferred.shape[1])
     annotations = [rr.AnnotationInfo(id=index, label=name) for index, name in enumerate(names)]
     rr.log("latents", rr.AnnotationContext(annotations), static=True)
-    rr.log("latents", rr.Points3D(flat, class_ids=classes, radii=0.02), static=True)
+    rr.log("latents", rr.Points3D(points, class_ids=classes, radii=0.02), static=True)

@@ -1,4 +1,4 @@
-"""What frozen features know: of the true actions, and of the shift that augmentation adds.
+"""Measurements of what frozen features know of the true actions, and of the shift that augmentation adds.
 
 Letters: N clips, H latent actions, T = H + 1 frames, C h w, Z latent dimension, A action dimension, D features,
 S shifts.
@@ -18,16 +18,20 @@ from torch import Tensor, nn
 
 from lawm_lerobot.statistics.ridge import held_out_predictions, overall_r2, r2_per_dimension
 
-#: Side, in pixels, to which frames are brought before their principal components are taken.
+# Side, in pixels, to which frames are brought before their principal components are taken.
 PCA_PIXELS = 32
 
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """How well a linear map predicts targets in episodes that it has not seen."""
+    """The R2 of a linear map's predictions in episodes that it has not seen.
+
+    Args:
+        r2: The mean over the dimensions that vary; NaN if none does.
+        per_dimension: The R2 of each dimension; NaN for one that does not vary.
+    """
 
     r2: float
-    """Mean over the dimensions that vary; NaN if none does."""
     per_dimension: list[float]
 
 
@@ -100,16 +104,16 @@ def shift_images(images: Tensor, offset: tuple[float, float]) -> Tensor:
 
 
 def shift_variance(latents: Tensor) -> dict[str, float]:
-    """Whose doing the variance of latents is: two-way analysis of variance of (S,N,H,Z), shift by transition.
+    """Divide the variance of latents between two causes: two-way analysis of (S,N,H,Z), shift by transition.
 
     Every clip is seen under the same S shifts, each common to all its frames.
 
     Returns:
-        total_std: standard deviation over shifts and transitions, averaged over Z.
-        shift: share of the variance that the offset alone explains, the same for all clips: the R2 of the latents
-            on the offset.
-        content: share that the transition alone explains.
-        interaction: the rest, how the shift changes a latent in a way of each transition's own. Large in an
+        total_std: The standard deviation over shifts and transitions, averaged over Z.
+        shift: The share of the variance that the offset alone explains, the same for all clips: the R2 of the
+            latents on the offset.
+        content: The share that the transition alone explains.
+        interaction: The rest: the shift changes a latent in a way of each transition's own. It is large in an
             untrained network too.
     """
     z = latents.double().flatten(1, 2)  # (S,N*H,Z)
@@ -127,13 +131,13 @@ def shift_variance(latents: Tensor) -> dict[str, float]:
 
 
 def between_frames(rows: np.ndarray, horizon: int, stride: int) -> dict[str, Tensor]:
-    """What the actions (N,H*stride+1,A) recorded from x_0 to x_H say of each transition, (N,H,A) each.
+    """Summarise the actions (N,H*stride+1,A) recorded from x_0 to x_H for each transition, (N,H,A) each.
 
     Returns:
-        action: their mean from x_k until x_{k+1}, excluding the one recorded with x_{k+1}. Right for actions that
-            are changes (velocities, displacements).
-        action_change: the one recorded with x_{k+1} minus the one with x_k. Right for actions that are positions,
-            of which frames tell the change.
+        action: The mean of the actions from x_k until x_{k+1}, excluding the one recorded with x_{k+1}. Right for
+            actions that are changes (velocities, displacements).
+        action_change: The action recorded with x_{k+1} minus the one with x_k. Right for actions that are
+            positions, of which frames tell the change.
     """
     actions = torch.as_tensor(rows, dtype=torch.float32)  # (N,H*stride+1,A)
     anchors = actions[:, ::stride]  # (N,T,A)

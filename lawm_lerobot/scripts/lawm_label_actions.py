@@ -38,8 +38,8 @@ from lawm_lerobot.labelling.decoders import (
 from lawm_lerobot.labels.demonstrations import check_demonstrations, labelled_camera
 from lawm_lerobot.labels.episodes import EpisodeReader
 from lawm_lerobot.method.configuration import IMAGE_SIZES
-from lawm_lerobot.policies.common.imagination import load_pretraining_checkpoint
 from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -433,6 +433,14 @@ class LawmPolicy(_Mixin):
         batch = self._control_batch(batch)
         return require_finite(super().select_action(batch, **kwargs), batch)
 
+    @torch.no_grad()
+    def latents_without_gradient(self, batch: dict[str, Any]) -> Tensor:
+        """The policy's latents for x_0, of a policy without `predict_latents` too: `policy_batch` -> (B,H,Z)."""
+        if self.differentiable_latents():
+            return self.predict_latents(batch).float()
+        # The wrapped policy's own way to act, past the refusal above: these latents control nothing.
+        return self.latents_in(super().predict_action_chunk(batch)).float()
+
     def _control_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.config.pretraining:
             raise PretrainingCheckpointError(str(self.config.pretrained_path or "<checkpoint>"))

@@ -25,13 +25,11 @@ from lawm_lerobot.hub.errors import hub_errors
 from lawm_lerobot.hub.names import is_repo_id, make_public, public_name
 from lawm_lerobot.hub.upload import upload
 from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.policies.common.clip_batches import pretraining_batches
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.imagination import (
-    latent_health,
-    pretraining_batches,
-    save_imagination_strip,
-)
+from lawm_lerobot.policies.common.imagination import latent_health
 from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.policies.common.strips import save_imagination_strip
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ def _look_inside(policy: LawmPolicy, dataset_meta: Any, picture: Path) -> dict[s
             )
         )
         save_imagination_strip(policy, batches[0], picture)
-        return latent_health(policy, iter(batches))
+        return latent_health(policy, batches)
     except Exception as error:  # Whatever it is, a picture is no reason to lose the push of a whole training.
         picture.unlink(missing_ok=True)
         logger.warning(f"The card goes without picture and measured figures: {type(error).__name__}: {error}")

@@ -1,0 +1,128 @@
+"""The clips of a sample that a report shows, real and imagined, and their film.
+
+Letters: n shown clips, H latent actions, T = H + 1 frames, C h w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lawm_lerobot.inspection.sample import Sample
+from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.policies.common.imagination import imagine_clip
+from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.policies.common.strips import frame_titles, telling_clips
+
+SHOWN_CLIPS = 4
+# Clips among which the shown ones are chosen.
+CANDIDATES = 128
+VIDEO_ROUNDS = 3
+# Seconds for which a video rests on the last frame of a clip.
+VIDEO_REST = 0.5
+RECONSTRUCTED = "reconstructed"
+IMAGINED_FROM_PREDICTED = "imagined, policy's plan"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The clips in the pictures, as titled strips of frames (n,T,C,h,w) in [0, 1].
+
+    Args:
+        strips: Each clip, real and imagined from latents of its own.
+        transfer: Each clip, imagined from the latents of another one.
+        titles: The names of the T frames.
+        frame_rate: The frames per second at which a clip plays as fast as it happened; five, which are easy to
+            watch, if the checkpoint does not know it.
+    """
+
+    strips: dict[str, Tensor]
+    transfer: dict[str, Tensor]
+    titles: list[str]
+    frame_rate: Fraction
+
+
+@torch.no_grad()
+def choose_shown(policy: LawmPolicy, sample: Sample) -> Shown:
+    """Choose clips that move, each in its own way, and imagine them from their own and from another one's latents."""
+    candidates = torch.arange(len(sample.frames))[:: -(-len(sample.frames) // CANDIDATES)]
+    frames = sample.pixels(candidates)
+    valid = torch.ones(frames.shape[0], frames.shape[1] - 1, dtype=torch.bool)
+    inferred = sample.inferred[candidates]
+    chosen, other = telling_clips(frames, valid, inferred, SHOWN_CLIPS)
+    real, first = frames[chosen], frames[chosen, 0]  # (n,T,C,h,w), (n,C,h,w)
+    own = inferred[chosen]  # (n,H,Z)
+
+    device = policy.config.device
+    reconstructed = policy.pretraining.world_model.reconstruct(real.to(device), own.to(device))
+    strips = {"real": real}
+    if reconstructed is not None:
+        strips[RECONSTRUCTED] = reconstructed.float().cpu()
+    strips["imagined, own latents"] = imagine_clip(policy, first, own)
+    if policy.config.latent_action.source != POLICY:
+        strips[IMAGINED_FROM_PREDICTED] = imagine_clip(policy, first, sample.predicted[candidates][chosen])
+    strips["copy of x_0"] = real[:, :1].expand_as(real)
+    transfer = {
+        "A, real": frames[other],
+        "B, real": real,
+        "B, imagined, B's latents": strips["imagined, own latents"],
+        "B, imagined, A's latents": imagine_clip(policy, first, inferred[other]),
+    }
+    fps, stride = policy.config.dataset_fps, policy.config.latent_action.stride
+    return Shown(strips, transfer, frame_titles(policy.config), Fraction(fps, stride) if fps else Fraction(5))
+
+
+def write_video(strips: dict[str, Tensor], frame_rate: Fraction, file: Path) -> Path:
+    """Write the strips as a film: one row per strip, one column per clip, all playing side by side.
+
+    Args:
+        strips: Title -> frames (n,T,C,h,w) in [0, 1].
+        frame_rate: The frames of a clip per second.
+        file: The MP4 (H.264) to write.
+    """
+    import av
+    import cv2
+
+    side = next(iter(strips.values())).shape[-1]
+    zoom = max(1, 128 // side)
+    margin, gap = 220, 4
+    tile = side * zoom + gap
+    clips, time = next(iter(strips.values())).shape[:2]
+    height, width = len(strips) * tile, margin + clips * tile
+    canvas = np.full((height + height % 2, width + width % 2, 3), 255, np.uint8)  # H.264 wants even sides
+    for row, title in enumerate(strips):
+        cv2.putText(
+            canvas,
+            title,
+            (4, row * tile + tile // 2),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.5,
+            (0, 0, 0),
+            1,
+            cv2.LINE_AA,
+        )
+    pictures: list[np.ndarray] = []
+    for k in range(time):
+        picture = canvas.copy()
+        for row, frames in enumerate(strips.values()):
+            for clip in range(clips):
+                small = (frames[clip, k].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+                large = small.repeat(zoom, 0).repeat(zoom, 1)
+                top, left = row * tile, margin + clip * tile
+                picture[top : top + large.shape[0], left : left + large.shape[1]] = large
+        pictures.append(picture)
+    rest = max(1, round(VIDEO_REST * frame_rate))
+    with av.open(str(file), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=frame_rate, options={"crf": "18"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in (pictures + [pictures[-1]] * rest) * VIDEO_ROUNDS:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file

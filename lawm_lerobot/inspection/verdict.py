@@ -1,0 +1,170 @@
+"""The verdict on a pretraining checkpoint: checks, each one way for latents to fail, and remarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lawm_lerobot.inspection.metrics import (
+    CODED_SHIFT,
+    MOVED,
+    OWN,
+    PLACE_R2,
+    SHUFFLED_BATCH,
+    SHUFFLED_EPISODE,
+    LatentMetrics,
+    Metrics,
+    ShiftMetrics,
+)
+from lawm_lerobot.policies.common.policy import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
+
+# Difference between two R2 below which neither is called better.
+PROBE_MARGIN = 0.05
+
+HEALTHY = "healthy"
+COLLAPSED = "collapsed"
+IGNORED = "ignored"
+CODES_AUGMENTATION = "codes the augmentation"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome for one way in which latents can fail.
+
+    Args:
+        failed: True if they fail in this way; None where it cannot be judged.
+        sentence: The metric, its threshold and what they mean, in plain words.
+    """
+
+    failed: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that the report says in words and numbers.
+
+    Args:
+        verdict: The name of the check that decides, or `HEALTHY`.
+        checks: The checks by their names.
+        remarks: Sentences that are worth knowing beside the verdict.
+        metrics: The numbers behind all of them.
+    """
+
+    verdict: str
+    checks: dict[str, Check]
+    remarks: list[str]
+    metrics: Metrics
+
+
+def judge(metrics: Metrics) -> Findings:
+    """Say what the metrics mean."""
+    checks = {
+        COLLAPSED: _check_collapsed(metrics.latents),
+        CODES_AUGMENTATION: _check_augmentation(metrics.augmentation),
+        IGNORED: _check_ignored(metrics.error_ratio[SHUFFLED_BATCH]),
+    }
+    # A code for the shift may well be (nearly) constant on frames that are not shifted, and so look collapsed or
+    # ignored; and another clip's constant is the same constant.
+    order = (CODES_AUGMENTATION, COLLAPSED, IGNORED)
+    verdict = next((name for name in order if checks[name].failed), HEALTHY)
+    return Findings(verdict, checks, _remarks(metrics), metrics)
+
+
+def _check_collapsed(latents: LatentMetrics) -> Check:
+    std, rank, dim = latents.std, latents.effective_rank, latents.dim
+    failed = std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK)
+    found = f"standard deviation {std:.2f} (collapsed below {COLLAPSED_STD})"
+    if dim > 1:
+        found += f", effective rank {rank:.2f} of {dim} (collapsed below {COLLAPSED_RANK})"
+    if not failed:
+        return Check(False, f"The latents vary: {found}.")
+    what = "a constant" if std < COLLAPSED_STD else "a line"
+    return Check(
+        True,
+        f"The latents have collapsed to (nearly) {what}: {found}. Pretrain with "
+        "--policy.latent_action.source=inverse_dynamics, or with frames further apart "
+        "(--policy.latent_action.stride).",
+    )
+
+
+def _check_augmentation(augmentation: ShiftMetrics) -> Check:
+    share = augmentation.coded_shift
+    if augmentation.total_std < COLLAPSED_STD or share is None:
+        why = "a shift changes no pixel" if share is None else "they do not vary"
+        return Check(None, f"Whether the latents code the augmentation cannot be judged: {why}.")
+    found = (
+        f"of a shift of their input, which changes nothing that happens in a clip, {share:.0%} turns up in what is "
+        f"imagined from an x_0 that is not shifted (codes the augmentation above {CODED_SHIFT:.0%})"
+    )
+    if share > CODED_SHIFT:
+        return Check(
+            True,
+            f"The latents code the augmentation, where things are and not how they move: {found}. Pretrain with "
+            "--policy.idm.random_shift, which only the inverse dynamics sees, and without "
+            "--dataset.image_transforms, which the world model sees too.",
+        )
+    return Check(False, f"The latents do not code the augmentation: {found}.")
+
+
+def _check_ignored(ratio: float | None) -> Check:
+    if ratio is None:
+        return Check(
+            None,
+            "Whether the world model uses the latents cannot be judged: no pixel of these clips differs from x_0 by "
+            f"more than {MOVED}.",
+        )
+    found = (
+        f"with another clip's latents its error on moving pixels is {ratio:.2f} times that with the clip's own "
+        f"(ignored below {IGNORED_RATIO})"
+    )
+    if ratio < IGNORED_RATIO:
+        return Check(
+            True,
+            f"The world model ignores the latents: {found}. Pretrain for longer, or with frames further apart "
+            "(--policy.latent_action.stride).",
+        )
+    return Check(False, f"The world model uses the latents: {found}.")
+
+
+def _remarks(metrics: Metrics) -> list[str]:
+    """Sentences that are worth knowing beside the verdict."""
+    remarks = []
+    own = metrics.explained_variance[OWN].all
+    if own is not None:
+        better = "better than" if own > 0 else "no better than"
+        remarks.append(
+            f"The world model imagines moving pixels {better} copying x_0 would: explained variance {own:.2f}."
+        )
+    within, over_batch = metrics.error_ratio[SHUFFLED_EPISODE], metrics.error_ratio[SHUFFLED_BATCH]
+    if within is not None and over_batch is not None and within < IGNORED_RATIO <= over_batch:
+        remarks.append(
+            "The latents tell which episode it is, but not what happens when: those of another moment of the same "
+            f"episode do as well (error {within:.2f} times that with the clip's own)."
+        )
+    place = metrics.latents.place_r2
+    if place is not None and place > PLACE_R2:
+        remarks.append(
+            f"The latents tell their own place in the clip: k alone explains {place:.0%} of their variance (worth a "
+            f"remark above {PLACE_R2:.0%})."
+        )
+    if metrics.plan_r2 is not None:
+        remarks.append(
+            f"The policy foresees the latents from x_0 alone with R2 {metrics.plan_r2:.2f} (0: it knows their "
+            "mean only)."
+        )
+    if "skipped" in metrics.probe:
+        return [*remarks, metrics.probe["skipped"]]
+    for target, kinds in metrics.probe["targets"].items():
+        for scores in kinds.values():
+            (name, ours), *baselines = scores.items()
+            known = {n: s["r2"] for n, s in baselines if s["r2"] is not None}
+            if ours["r2"] is None or not known:
+                continue
+            best = max(known, key=lambda n: known[n])
+            lead = ours["r2"] - known[best]
+            how = "about as much as" if abs(lead) < PROBE_MARGIN else "more than" if lead > 0 else "less than"
+            remarks.append(
+                f"About the true {target.replace('_', ' ')}, {name} tell {how} the best baseline ({best}): held-out R2 "
+                f"{ours['r2']:.2f} against {known[best]:.2f}."
+            )
+    return remarks
