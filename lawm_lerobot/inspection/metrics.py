@@ -45,12 +45,12 @@ PREDICTED = "policy_plan"
 
 
 @dataclass(frozen=True)
-class ImaginationError:
-    """Open-loop errors of the world model with one set of latents, against those of copying x_0.
+class ExplainedVariance:
+    """The open-loop imagination from one set of latents, compared with copying x_0.
 
     Args:
-        by_horizon: The explained variance on moving pixels for k = 1..H; None where nothing moves.
-        all: The explained variance on moving pixels for all k together.
+        by_horizon: The explained variance of moving pixels for k = 1..H; None where nothing moves.
+        all: The explained variance of moving pixels for all k together.
         mse_over_copy: The squared error over that of copying, on all pixels.
     """
 
@@ -95,8 +95,8 @@ class ShiftMetrics:
     """The effects of a shift of the latents' input.
 
     Args:
-        coded_shift: The result of the function of this name.
-        total_std: As in the result of `shift_variance`, like all that follow.
+        coded_shift: The result of `coded_shift`.
+        total_std, shift, content, interaction: The results of `shift_variance`.
     """
 
     coded_shift: float | None
@@ -113,7 +113,7 @@ class Metrics:
     Args:
         latents: Statistics of the inferred latents.
         moving_share: The share of pixels that move.
-        explained_variance: The errors of each set of latents.
+        explained_variance: The explained variance with each set of latents.
         error_ratio: The error on moving pixels of each wrong set of latents over that of the clip's own.
         augmentation: The effects of a shift of the latents' input.
         probe: The result of `probe_actions`.
@@ -127,7 +127,7 @@ class Metrics:
 
     latents: LatentMetrics
     moving_share: float
-    explained_variance: dict[str, ImaginationError]
+    explained_variance: dict[str, ExplainedVariance]
     error_ratio: dict[str, float | None]
     augmentation: ShiftMetrics
     probe: dict[str, Any]
@@ -208,14 +208,14 @@ def other_latents(latents: Tensor, episodes: Tensor, seed: int) -> dict[str, Ten
 
 def explained_variance(
     policy: LawmPolicy, sample: Sample, drives: dict[str, Tensor]
-) -> tuple[float, dict[str, ImaginationError]]:
-    """Open-loop error of each set of latents (N,H,Z) against copying x_0, on pixels that move.
+) -> tuple[float, dict[str, ExplainedVariance]]:
+    """Compare the open-loop imagination from each set of latents (N,H,Z) with copying x_0, on pixels that move.
 
     A pixel moves in x_k if one of its channels differs from x_0 by more than `MOVED`. Over the moving pixels of all
     clips, 1 - sum (imagined_k - x_k)^2 / sum (x_0 - x_k)^2: 1 is perfect, 0 no better than copying x_0.
 
     Returns:
-        The share of pixels that move, over all horizons, and the errors of each set of latents.
+        The share of pixels that move, over all horizons, and the explained variance with each set of latents.
     """
     horizon = sample.inferred.shape[1]
     sums = {name: torch.zeros(2, horizon, dtype=torch.float64) for name in ("copy", *drives)}
@@ -234,15 +234,15 @@ def explained_variance(
                 squared = (prediction - targets).square()
                 sums[name] += torch.stack([(moving * squared).sum((0, 2, 3, 4)), squared.sum((0, 2, 3, 4))])
     copied = sums.pop("copy")
-    errors = {
-        name: ImaginationError(
+    explained = {
+        name: ExplainedVariance(
             by_horizon=[_explained(e, c) for e, c in zip(error[0], copied[0], strict=True)],
             all=_explained(error[0].sum(), copied[0].sum()),
             mse_over_copy=float(error[1].sum() / copied[1].sum()) if copied[1].sum() > 0 else None,
         )
         for name, error in sums.items()
     }
-    return float(torch.cat(moving_share).mean()), errors
+    return float(torch.cat(moving_share).mean()), explained
 
 
 def _explained(error: Tensor, copied: Tensor) -> float | None:
@@ -263,7 +263,7 @@ def _predicted_r2(sample: Sample) -> float | None:
     return float(1 - error / variance) if variance > COLLAPSED_STD**2 else None
 
 
-def _error_ratio(explained: dict[str, ImaginationError], name: str) -> float | None:
+def _error_ratio(explained: dict[str, ExplainedVariance], name: str) -> float | None:
     """Squared error on moving pixels over that with the clip's own latents."""
     own, other = explained[OWN].all, explained[name].all
     return None if own is None or other is None else (1 - other) / max(1 - own, 1e-8)

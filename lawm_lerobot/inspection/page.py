@@ -71,12 +71,12 @@ def _tables(metrics: Metrics) -> list[str]:
             [
                 [
                     DRIVES[name],
-                    *map(_text, error.by_horizon),
-                    _text(error.all),
+                    *map(_text, explained.by_horizon),
+                    _text(explained.all),
                     _text(metrics.error_ratio.get(name)),
-                    _text(error.mse_over_copy),
+                    _text(explained.mse_over_copy),
                 ]
-                for name, error in metrics.explained_variance.items()
+                for name, explained in metrics.explained_variance.items()
             ],
         ),
         f"<p>Variance of the latents of {metrics.clips_of_shift_test} clips under nine shifts of the input.</p>",

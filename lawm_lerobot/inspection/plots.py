@@ -17,6 +17,7 @@ from lawm_lerobot.inspection.metrics import (
 )
 from lawm_lerobot.inspection.sample import Sample
 
+# Names of the sets of latents, as the report shows them.
 DRIVES = {
     OWN: "own latents",
     SHUFFLED_BATCH: "latents shuffled over the batch",
@@ -35,8 +36,8 @@ def draw_explained_variance(metrics: Metrics, file: Path) -> Path:
 
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     lowest = -0.5
-    for name, error in metrics.explained_variance.items():
-        values = [np.nan if v is None else v for v in error.by_horizon]
+    for name, explained in metrics.explained_variance.items():
+        values = [np.nan if v is None else v for v in explained.by_horizon]
         axis.plot(range(1, len(values) + 1), values, marker="o", label=DRIVES[name])
         lowest = min(lowest, *(v for v in values if v == v), lowest)
     axis.axhline(0, color="black", linewidth=1, linestyle="--", label="copy of x_0")

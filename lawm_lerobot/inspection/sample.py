@@ -144,9 +144,6 @@ def whole_clips(meta: LeRobotDatasetMetadata, config: LawmConfig) -> tuple[np.nd
     return np.concatenate(starts), np.repeat(np.arange(len(starts)), [len(s) for s in starts])
 
 
-# --- a pass over the dataset -------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def take_sample(
     policy: LawmPolicy, preprocessor: Preprocessor, dataset: LeRobotDataset, clips: int, seed: int
