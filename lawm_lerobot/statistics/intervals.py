@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ def paired_bootstrap(
     means = difference[drawn, rng.integers(episodes, size=(resamples, seeds, episodes))].mean((1, 2))  # (R,)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def paired_t_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval for the mean of ``a - b``, figures (n,) of the same seeds or tasks.
+
+    Raises:
+        ValueError: If ``a`` and ``b`` do not pair up, or are fewer than two.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
+        raise ValueError(
+            f"figures of shapes {first.shape} and {second.shape} do not pair up, expected two of (n,) with n of at least 2."
+        )
+    ci = ttest_rel(first, second).confidence_interval(confidence)
+    return float(ci.low), float(ci.high)
 
 
 def verdict(a: SuccessRate, b: SuccessRate, name_a: str, name_b: str) -> str:

@@ -404,13 +404,21 @@ def test_card_of_adapters() -> None:
 
     from lawm_lerobot.hub import cards
     from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+    from lawm_lerobot.policies.common.publishing import robot_cameras
 
     camera = PolicyFeature(FeatureType.VISUAL, (3, 48, 64))
     names = ("observation.images.top", "observation.images.empty_camera_0")
     config = LawmActConfig(stage="finetune", use_peft=True, input_features=dict.fromkeys(names, camera))
-    rollout = cards.rollout_command(config, "a/b", "so_follower", 30)
+    rollout = cards.rollout_command("a/b", robot_cameras(config), "so_follower", 30)
     found = cards.policy_card(
-        config, "finetuned", "a/b", base="a/pretrained", datasets=[], adapters=True, rollout=rollout
+        config,
+        "finetuned",
+        "a/b",
+        plain_type="act",
+        base="a/pretrained",
+        datasets=[],
+        adapters=True,
+        rollout=rollout,
     )
     assert found.data.base_model_relation == "adapter"
     assert "**It is** a set of adapters" in found.text and "as large" not in found.text
