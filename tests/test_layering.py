@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "envs": {"files"},
     "policies": {"method", "hub", "checkpoints", "labels", "files"},
     "importing": {"hub", "labels", "files"},
-    "labelling": {"method", "statistics", "labels", "policies", "importing", "files"},
+    "labelling": {"method", "hub", "statistics", "labels", "policies", "importing", "files"},
     "inspection": {"method", "statistics", "labels", "policies", "files"},
     "benchmark": {"method", "statistics", "policies", "inspection", "envs", "files"},
     "scripts": {"policies", "importing", "labelling", "inspection", "benchmark", "hub", "files"},
@@ -27,8 +27,6 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: Imports against the arrows that are still to go.
 KNOWN: set[tuple[str, str]] = {
-    ("hub.cards", "importing"),
-    ("hub.cards", "policies"),
     ("labels.demonstrations", "policies"),
     ("scripts.lawm_label_actions", "labels"),
     ("scripts.lawm_label_actions", "method"),

@@ -1,1 +1,1 @@
-"""What is published on the Hub: cards, and copies that say nothing of this machine."""
+"""Publishing on the Hub: cards, public names, provenance, upload. Knows no policy."""

@@ -5,30 +5,23 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
-from lerobot.configs import PreTrainedConfig
+from lerobot.configs import PolicyFeature, PreTrainedConfig
 from lerobot.policies import get_policy_class
 
 from lawm_lerobot.hub.names import is_repo_id
-from lawm_lerobot.importing.provenance import PROVENANCE_PATH, read_provenance
-from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA
-from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
 
-#: Beside this module in a wheel, at the root of a checkout.
-TEMPLATES = next(
-    folder
-    for folder in (Path(__file__).parent / "hub_cards", Path(__file__).parents[2] / "hub_cards")
-    if folder.is_dir()
-)
+PACKAGE = "lerobot_policy_lawm"
 DATASET_TAGS = ["LeRobot", "lawm", "video"]
 SHOWN_TASKS = 5
-#: What to make of the figures of latent health; in the README too.
-HEALTH = {
+#: What each metric of latent health says, and its healthy range; in the README too.
+HEALTH_METRICS = {
     "mse_over_copy": ("open-loop error over that of repeating the first frame", "below 1"),
     "shuffle_ratio": ("error with another clip's latents over that with the clip's own", "above 1"),
     "latent_std": ("spread of the latents", "near 1"),
@@ -36,28 +29,40 @@ HEALTH = {
 }
 
 
+def templates() -> Path:
+    """The folder of the templates.
+
+    It lies at the root of a checkout, where people who edit the cards look for it, and beside this module in a wheel,
+    which must keep its data inside the package.
+    """
+    beside = Path(__file__).parent / "hub_cards"
+    return beside if beside.is_dir() else Path(__file__).parents[2] / "hub_cards"
+
+
 def policy_card(
     config: PreTrainedConfig,
     kind: str,
     repo_id: str,
     *,
+    plain_type: str,
     base: str | None,
     datasets: list[str],
+    extra: str | None = None,
     **context: Any,
 ) -> ModelCard:
     """The card of a checkpoint.
 
     Args:
-        config: Of the published policy.
-        kind: Template: ``pretraining``, ``finetuned`` or ``exported``.
-        repo_id: Where it will be.
-        base: What it was made from: a Hub id, or a name.
-        datasets: Hub ids of what it was trained on.
+        config: The config of the published policy.
+        kind: The template: ``pretraining``, ``finetuned`` or ``exported``.
+        repo_id: The repository that the checkpoint will be in.
+        plain_type: LeRobot's name of the policy without this plugin, such as ``act``.
+        base: The Hub id or the name of the checkpoint that this one was made from.
+        datasets: Hub ids of the datasets that it was trained on.
+        extra: The extra of this package that the policy needs, such as ``vla``.
         context: Further variables of the template.
     """
     base_model = base if base is not None and is_repo_id(base) else None
-    plain = getattr(config, "plain_class", type(config))
-    plain_type = PreTrainedConfig.get_choice_name(plain)
     policy_class = get_policy_class(config.type)
     relation = "adapter" if context.get("adapters") else "finetune"
     metadata = ModelCardData(
@@ -78,7 +83,7 @@ def policy_card(
         plain_type=plain_type,
         policy_class=policy_class.__name__,
         policy_module=policy_class.__module__,
-        package="'lerobot_policy_lawm[vla]'" if isinstance(config, FlowVLAConfig) else "lerobot_policy_lawm",
+        package=PACKAGE if extra is None else f"'{PACKAGE}[{extra}]'",
         license=config.license,
         base=base.partition("@")[0] if base_model and base else base,
         base_is_repository=base_model is not None,
@@ -96,10 +101,10 @@ def dataset_card(repo_id: str, info: Any, summary: dict[str, Any], license: str 
     """The card of an imported dataset.
 
     Args:
-        repo_id: Where it will be.
+        repo_id: The repository that the dataset will be in.
         info: LeRobot's ``meta/info.json``.
-        summary: The importer's.
-        license: Identifier for the collection as a whole, if one was stated.
+        summary: The importer's summary of its run, as in ``import_summary.json``.
+        license: The identifier of the licence for the collection as a whole, if one was stated.
     """
     labelled = [name for name in ("action", "observation.state") if name in info.features]
     metadata = DatasetCardData(
@@ -130,16 +135,22 @@ def dataset_card(repo_id: str, info: Any, summary: dict[str, Any], license: str 
 
 
 def _render(card_class: Any, kind: str, metadata: Any, **context: Any) -> Any:
-    citation = (TEMPLATES / "citation.bib").read_text(encoding="utf-8").strip()
-    template = (TEMPLATES / f"{kind}.md").read_text(encoding="utf-8")
+    citation = (templates() / "citation.bib").read_text(encoding="utf-8").strip()
+    template = (templates() / f"{kind}.md").read_text(encoding="utf-8")
     return card_class.from_template(metadata, template_str=template, citation=citation, **context)
 
 
 # --- what the templates show ------------------------------------------------------------------------------
 
 
-def corpus(meta: Any, repo_id: str) -> dict[str, Any]:
-    """What a policy was trained on, from LeRobot's metadata and the importer's provenance if there is one."""
+def corpus(meta: Any, repo_id: str, provenance: list[dict[str, Any]]) -> dict[str, Any]:
+    """Variables of the templates about the dataset that a policy was trained on.
+
+    Args:
+        meta: LeRobot's metadata of the dataset.
+        repo_id: The name of the dataset.
+        provenance: The importer's rows about its episodes; none if it was not imported.
+    """
     tasks = [str(task) for task in meta.tasks.index]
     shown = ", ".join(f'"{_cell(task)}"' for task in tasks[:SHOWN_TASKS])
     more = f" and {len(tasks) - SHOWN_TASKS} more" if len(tasks) > SHOWN_TASKS else ""
@@ -152,26 +163,23 @@ def corpus(meta: Any, repo_id: str) -> dict[str, Any]:
         f"{meta.total_frames / meta.fps / 3600:.2f} hours at {meta.fps} frames per second. Cameras: {cameras}. "
         f"Tasks: {shown or 'none named'}{more}."
     )
-    return {"corpus_text": text, "sources": _sources(Path(meta.root))}
-
-
-def _sources(root: Path) -> list[dict[str, Any]]:
-    if not (root / PROVENANCE_PATH).is_file():
-        return []
-    rows = read_provenance(root)
-    return [
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(provenance, key=lambda row: row["source"]):
+        by_source.setdefault(row["source"], []).append(row)
+    sources = [
         {
-            "name": _cell(name),
-            "episodes": sum(row["source"] == name for row in rows),
-            "hours": sum(row["end_s"] - row["start_s"] for row in rows if row["source"] == name) / 3600,
-            "notes": _notes(sorted({row["license_note"] for row in rows if row["source"] == name})),
+            "name": _cell(source),
+            "episodes": len(rows),
+            "hours": sum(row["end_s"] - row["start_s"] for row in rows) / 3600,
+            "notes": _notes(sorted({row["license_note"] for row in rows})),
         }
-        for name in sorted({row["source"] for row in rows})
+        for source, rows in by_source.items()
     ]
+    return {"corpus_text": text, "sources": sources}
 
 
 def training_table(cfg: dict[str, Any], parameters: int, hardware: str | None) -> list[tuple[str, Any]]:
-    """Rows of what a run did, from its ``train_config.json``."""
+    """Rows about a training run, from its ``train_config.json``."""
     optimizer = cfg.get("optimizer") or {}
     rows = [
         ("steps", cfg.get("steps")),
@@ -185,23 +193,11 @@ def training_table(cfg: dict[str, Any], parameters: int, hardware: str | None) -
     return [(name, value) for name, value in rows if value is not None]
 
 
-def latent_table(config: Any) -> list[tuple[str, Any]]:
-    """Rows of what was pretrained, from a ``lawm_*`` config."""
-    latent, world_model = config.latent_action, config.world_model
-    seconds = f", {latent.stride / config.dataset_fps:.2f} s" if config.dataset_fps else ""
-    return [
-        ("latent actions", f"{latent.horizon} of {latent.dim} numbers in a chunk"),
-        ("between two frames", f"{latent.stride} dataset frames{seconds}"),
-        ("source of the latents", f"`{latent.source}`"),
-        ("world model", f"`{world_model.type}`, size `{world_model.size}`, {world_model.image_size} pixels"),
-    ]
-
-
 def health_table(health: dict[str, float]) -> list[dict[str, Any]]:
-    """Rows of the latents' health."""
+    """Rows about the latents' health, of the metrics that were measured."""
     return [
         {"name": name, "value": health[name], "says": says, "healthy": healthy}
-        for name, (says, healthy) in HEALTH.items()
+        for name, (says, healthy) in HEALTH_METRICS.items()
         if name in health
     ]
 
@@ -218,34 +214,42 @@ def transfer_table(report: dict[str, Any] | None) -> dict[str, Any] | None:
     return {**report["summary"], "rows": rows}
 
 
-def rollout_command(config: PreTrainedConfig, repo_id: str, robot_type: str | None, fps: int | None) -> str:
-    """The `lerobot-rollout` line for a policy: its cameras by name, the machine's own values left open."""
-    cameras = ", ".join(
+def rollout_command(
+    repo_id: str, cameras: Mapping[str, PolicyFeature], robot_type: str | None, fps: int | None
+) -> str:
+    """The `lerobot-rollout` line for a policy: its cameras by name, the machine's own values left open.
+
+    Args:
+        repo_id: The repository of the policy.
+        cameras: The input features of the cameras that a robot must have, by name.
+        robot_type: The robot that the demonstrations were recorded with, as the dataset names it.
+        fps: The frames per second of the demonstrations.
+    """
+    configs = ", ".join(
         f"{name.rpartition('.')[2]}: {{type: opencv, index_or_path: <index>, "
         f"width: {feature.shape[2]}, height: {feature.shape[1]}, fps: {fps or 30}}}"
-        for name, feature in config.image_features.items()
-        if not name.startswith(EMPTY_CAMERA)  # The policy fills these itself.
+        for name, feature in cameras.items()
     )
     # Datasets of an SO-100 or SO-101 have the driver's name, which --robot.type does not know.
     robot_type = "so101_follower" if robot_type == "so_follower" else robot_type
     return (
         f"lerobot-rollout --policy.path={repo_id} --strategy.type=base --duration=60 \\\n"
         f"    --robot.type={robot_type or '<robot>'} --robot.port=<port> --robot.id=<id> \\\n"
-        f'    --robot.cameras="{{ {cameras} }}" \\\n'
+        f'    --robot.cameras="{{ {configs} }}" \\\n'
         '    --task="<task>"'
     )
 
 
 def hardware(device: str) -> str:
-    """What this process trains on."""
+    """The processors that this process trains on, and how many processes do."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{device} ({platform.machine()})"
     return f"{processes} x {name}"
 
 
 def versions() -> str:
-    """Of what matters for loading this again."""
-    names = {"lerobot_policy_lawm": "lerobot_policy_lawm", "lerobot": "LeRobot", "torch": "PyTorch"}
+    """Versions of the packages that loading this again depends on."""
+    names = {PACKAGE: PACKAGE, "lerobot": "LeRobot", "torch": "PyTorch"}
     found = [f"{shown} {version(name)}" for name, shown in names.items()]
     return ", ".join([*found, f"Python {platform.python_version()}"])
 
@@ -255,5 +259,5 @@ def _notes(notes: list[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text from elsewhere, for a table or a line."""
+    """Text from elsewhere on one line, in which no character ends a table's cell."""
     return " ".join(text.replace("|", "\\|").split())

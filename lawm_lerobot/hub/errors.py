@@ -1,4 +1,4 @@
-"""What went wrong with the Hub, in one sentence that names what to change."""
+"""Failures of the Hub, each in one sentence that names the flag to change."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def hub_errors(what: str, flag: str, otherwise: str = "") -> Iterator[None]:
     """Turn the client's errors, of many lines and classes, into one `HubError` of one sentence.
 
     Args:
-        what: What is tried: "Pushing to user/x".
+        what: The attempt, as the sentence begins: "Pushing to user/x".
         flag: The option that names the repository.
-        otherwise: What still holds and what to do, for the end of the sentence.
+        otherwise: The end of the sentence: what is safe, and how to try again.
 
     Raises:
         HubError: Instead of the client's errors. Others pass.
@@ -49,7 +49,7 @@ def hub_errors(what: str, flag: str, otherwise: str = "") -> Iterator[None]:
 
 
 def _hub_error(error: BaseException | None) -> Exception | None:
-    """The client's error that tells most; None if it was something else.
+    """The client's error that explains most; None if it was something else.
 
     The client says of a broken connection that the file is not in its cache, and LeRobot of any answer that the
     file is not there: the reason is one further down.
@@ -68,7 +68,7 @@ def _hub_error(error: BaseException | None) -> Exception | None:
 
 
 def _explain(error: Exception, flag: str) -> tuple[str, str]:
-    """What was found, and what to do about it."""
+    """Two parts of the sentence: the finding, and the remedy."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set", "unset it"
     if isinstance(error, LocalTokenNotFoundError):

@@ -1,4 +1,4 @@
-"""What something is called outside this machine."""
+"""Public names: of checkpoints and folders, as people outside this machine read them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CHECKPOINT_FOLDERS = re.compile(r"checkpoints|last|\d+|pretrained_model|")
 
 
 def is_repo_id(name: str) -> bool:
-    """Whether a name is a Hub id (with ``@revision`` perhaps) and, as LeRobot decides it, no directory."""
+    """True for a Hub id (with ``@revision`` perhaps) that is, as LeRobot decides it, no directory."""
     return _REPO_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def public_name(source: str | Path, private: bool | None) -> str:
-    """How a published copy calls the checkpoint it came from.
+    """The name by which a published copy calls the checkpoint it came from.
 
     Args:
-        source: Hub id, with ``@revision`` perhaps, or directory.
-        private: Whether the copy is.
+        source: The checkpoint: a Hub id, with ``@revision`` perhaps, or a directory.
+        private: The copy's repository is private.
 
     Returns:
         A Hub id as it is. For a directory the repository that its run was pushed to, unless that one is private
@@ -50,12 +50,12 @@ def public_name(source: str | Path, private: bool | None) -> str:
 def make_public(folder: Path, private: bool | None) -> None:
     """Rewrite the JSON files of a checkpoint without the paths of this machine.
 
-    Where it came from keeps its public name, dataset and output directories go (LeRobot then looks the dataset up by
-    its id), and any other absolute path is cut to its last part, with a warning.
+    The checkpoint that it came from keeps its public name, dataset and output directories go (LeRobot then looks the
+    dataset up by its id), and any other absolute path is cut to its last part, with a warning.
 
     Args:
         folder: A copy that is about to be published.
-        private: Whether it will be.
+        private: The copy's repository will be private.
     """
     for file in sorted(folder.glob("*.json")):
         data = json.loads(file.read_text(encoding="utf-8"))

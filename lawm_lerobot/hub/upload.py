@@ -1,4 +1,4 @@
-"""One folder, one commit."""
+"""Upload of a folder to the Hub in one commit."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def upload(
     """Publish a folder in one commit, in a repository that is made if need be.
 
     Args:
-        folder: What is published.
-        repo_id: Where.
+        folder: The folder to publish.
+        repo_id: The repository to publish it in.
         private: True makes the repository private, None leaves that to the Hub's default; one that exists keeps
-            what it is.
-        message: Of the commit.
-        repo_type: ``model`` or ``dataset``.
-        ignore: Patterns of what is left out.
-        tag: Moved to the new commit.
+            its setting.
+        message: The commit message.
+        repo_type: The kind of repository, ``model`` or ``dataset``.
+        ignore: Patterns of files that are left out.
+        tag: A tag that is moved to the new commit.
 
     Returns:
         The repository's address.

@@ -27,7 +27,7 @@ from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.datasets.io_utils import write_info, write_stats, write_tasks
 from lerobot.datasets.utils import update_chunk_file_indices
 
-from lawm_lerobot.importing.provenance import write_provenance
+from lawm_lerobot.hub.provenance import write_provenance
 
 STATISTICS_CHUNK = 500  # episodes whose statistics are merged at a time; all at once would take gigabytes
 

@@ -722,7 +722,7 @@ def merge_shards(config: ImportConfig, root: Path) -> Outcome:
     """
     from lerobot.datasets.aggregate import aggregate_datasets
 
-    from lawm_lerobot.importing.provenance import merged_provenance, write_provenance
+    from lawm_lerobot.hub.provenance import merged_provenance, write_provenance
     from lawm_lerobot.importing.publishing import write_card
 
     if root.exists():

@@ -21,7 +21,7 @@ from lerobot.datasets.io_utils import load_info, load_stats, write_info, write_s
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION
 
-from lawm_lerobot.importing.provenance import PROVENANCE_PATH, read_provenance, write_provenance
+from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance, write_provenance
 
 CONFIDENCE = "action_confidence"
 CONFIDENCE_FEATURE = {"dtype": "float32", "shape": (1,), "names": None}

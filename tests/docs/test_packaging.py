@@ -27,7 +27,7 @@ register_third_party_plugins()
 from lerobot.policies.factory import get_policy_class
 
 own = lambda name: name.partition(".")[0] in ("{DISTRIBUTION}", "lawm_lerobot")
-from lawm_lerobot.hub.cards import TEMPLATES
+from lawm_lerobot.hub.cards import templates
 
 policy_class = get_policy_class("lawm_act")
 found = dict(
@@ -39,7 +39,7 @@ found = dict(
     policies=sorted(PreTrainedConfig.get_known_choices()),
     envs=sorted(EnvConfig.get_known_choices()),
     policy_class=[policy_class.__module__, policy_class.name],
-    cards={{path.name: str(path) for path in TEMPLATES.iterdir()}},
+    cards={{path.name: str(path) for path in templates().iterdir()}},
     modules={{name: module.__file__ for name, module in sys.modules.items() if own(name)}},
     commands=[
         entry_point.name

@@ -33,7 +33,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 @dataclass
 class Outcome:
-    """What a command left behind."""
+    """The end of a command: its log, its error, its result."""
 
     log: str
     error: str | None = None
@@ -399,18 +399,26 @@ def test_card_of_a_dataset(published: World) -> None:
 
 
 def test_card_of_adapters() -> None:
-    """What differs from a whole policy's: what it is and how it loads. And its command names a real arm's type."""
+    """It differs from a whole policy's in what it is and how it loads. And its command names a real arm's type."""
     from lerobot.configs import FeatureType, PolicyFeature
 
     from lawm_lerobot.hub import cards
     from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+    from lawm_lerobot.policies.common.publishing import robot_cameras
 
     camera = PolicyFeature(FeatureType.VISUAL, (3, 48, 64))
     names = ("observation.images.top", "observation.images.empty_camera_0")
     config = LawmActConfig(stage="finetune", use_peft=True, input_features=dict.fromkeys(names, camera))
-    rollout = cards.rollout_command(config, "a/b", "so_follower", 30)
+    rollout = cards.rollout_command("a/b", robot_cameras(config), "so_follower", 30)
     found = cards.policy_card(
-        config, "finetuned", "a/b", base="a/pretrained", datasets=[], adapters=True, rollout=rollout
+        config,
+        "finetuned",
+        "a/b",
+        plain_type="act",
+        base="a/pretrained",
+        datasets=[],
+        adapters=True,
+        rollout=rollout,
     )
     assert found.data.base_model_relation == "adapter"
     assert "**It is** a set of adapters" in found.text and "as large" not in found.text
@@ -503,7 +511,7 @@ def test_private_stays_private(published: World) -> None:
 
 
 def push_again(world: World) -> Outcome:
-    """What the sentence about a failed push says to do."""
+    """Run the command that the sentence about a failed push names."""
     config = checkpoint(world, "finetune") / "train_config.json"
     return world.run(_train, f"--config_path={config}", "--resume=true")
 
@@ -627,7 +635,7 @@ def test_pushing_a_dataset_under_another_name(published: World, tmp_path: Path) 
 def test_a_failed_load(
     published: World, tmp_path: Path, repo_id: str, revision: str | None, failure: Any, says: str
 ) -> None:
-    """Of a policy nobody has in the cache: from Python, and by a command."""
+    """Load a policy that is not in the cache: from Python, and by a command."""
     failing = published.hub.failing(*failure) if failure else contextlib.nullcontext()
     flags = [f"--policy.path={repo_id}", f"--output_dir={tmp_path / 'plain'}"]
     with failing:

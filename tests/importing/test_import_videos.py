@@ -36,7 +36,7 @@ def load(root: Path, **options):
 
 
 def provenance(root: Path) -> list[dict]:
-    from lawm_lerobot.importing.provenance import read_provenance
+    from lawm_lerobot.hub.provenance import read_provenance
 
     return read_provenance(root)
 

@@ -292,7 +292,7 @@ def test_a_mixture_keeps_to_its_weights_and_caps(pile, tmp_path):
     episodes = {source["name"]: source["episodes"] for source in summary["sources"]}
     # part_0 has five clips of 2 s and part_1 too: 2 to 1 is five against two whole ones
     assert episodes == {"part_0": 5, "part_1": 2, "part_2": 3}
-    from lawm_lerobot.importing.provenance import read_provenance
+    from lawm_lerobot.hub.provenance import read_provenance
 
     assert [row["source"] for row in read_provenance(root)] == ["part_0"] * 5 + ["part_1"] * 2 + [
         "part_2"
@@ -328,7 +328,7 @@ def test_shards_merge_to_the_whole(pile, whole, tmp_path, capsys):
     assert "Part 2 of 3 is not finished" in capsys.readouterr().err
     assert main([*argv, "--shard.index=2"]) == 0
     assert main([*argv, "--merge=true"]) == 0
-    from lawm_lerobot.importing.provenance import read_provenance
+    from lawm_lerobot.hub.provenance import read_provenance
 
     def clips(place: Path) -> list[tuple]:
         return sorted((row["source_path"], row["start_s"], row["end_s"]) for row in read_provenance(place))

@@ -29,7 +29,7 @@ def import_source(root: Path, *flags: str) -> tuple[list[dict], list[list[int]]]
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
     from test_import_videos import pictures
 
-    from lawm_lerobot.importing.provenance import read_provenance
+    from lawm_lerobot.hub.provenance import read_provenance
 
     assert main(["--repo_id=me/set", f"--root={root}", "--size=64", "--workers=0", *flags]) == 0
     dataset = LeRobotDataset("me/set", root=root, video_backend="pyav")

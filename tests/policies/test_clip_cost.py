@@ -13,7 +13,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDatasetMetadata
 
 from lawm_lerobot.policies.common.large_frames import import_command, warn_of_large_frames
 from lawm_lerobot.scripts.lawm_import_videos import main as import_videos
-from tools.speed.loading import CAMERA, record
+from tools.speed.fixtures import CAMERA, record
 
 ADVICE = "Make them small once"
 

@@ -1,4 +1,4 @@
-"""The speed figures: that ratios are of what they say, and that an interrupted bench goes on. No test asserts a time."""
+"""The speed bench: that ratios are of what they say, and that an interrupted bench goes on. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from lawm_lerobot.method.latent_action import BOTH
-from tools.speed import bench, steps as bench_steps
-from tools.speed.bench import figure, main
-from tools.speed.steps import Run
+from tools.speed import bench, control, policies, processes, rssm, steps
+from tools.speed.bench import main
+from tools.speed.policies import CAMERA, Run
+from tools.speed.table import row, target_met
 
 TINY = Run(
     "act",
@@ -48,22 +49,22 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {
             "quick": quick,
             "device": device,
-            "ratios": [figure("slow over quick", spread, 1.5), figure("one pass", 0.6, 0.45, unit="s")],
+            "ratios": [row("slow over quick", spread, 1.5), row("one pass", 0.6, 0.45, unit="s")],
         }
 
     def second(quick: bool, device: str) -> dict[str, Any]:
         measured.append("second")
-        return {"ratios": [figure("times as fast", 3.5, 4, at_most=False), figure("bytes", 1.0)]}
+        return {"ratios": [row("times as fast", 3.5, 4, at_most=False), row("bytes", 1.0)]}
 
     fake.first, fake.second = first, second
     monkeypatch.setitem(sys.modules, "fake_sections", fake)
     names = {name: f"fake_sections:{name}" for name in ("first", "second")}
-    monkeypatch.setattr(bench, "SECTIONS", {**names, "absent": "lawm_lerobot.scripts.no_such_module:run"})
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # of the other tests
+    monkeypatch.setattr(bench, "SECTIONS", {**names, "absent": "tools.speed.no_such_module:run"})
+    monkeypatch.setattr(bench, "use_threads", lambda device: None)  # those of the other tests
     return measured
 
 
-def test_table_of_figures(sections: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_of_rows(sections: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "speed.json"
     main([f"--output={output}", "--only=first,second", "--quick"])
     report = json.loads(output.read_text())
@@ -122,120 +123,118 @@ def test_refused_sections(sections: list[str], tmp_path: Path) -> None:
 
 
 def test_rows_of_the_steps() -> None:
-    default, *others = bench_steps.plan(quick=False, device="cpu")
+    default, *others = steps.runs(quick=False, device="cpu")
     assert str(default) == "lawm_act, inverse_dynamics, recurrent 2m"
     assert default.target == 1.5
     assert {run.target for run in others if run.policy == "act"} == {None}
     assert {run.target for run in others if run.policy == "smolvla"} == {1.2}
     assert len({str(run) for run in (default, *others)}) == 1 + len(others)
-    assert any(run.bf16 for run in bench_steps.plan(quick=False, device="cuda"))
+    assert any(run.bf16 for run in steps.runs(quick=False, device="cuda"))
 
 
 def test_policies_and_batches_of_a_step(tmp_path: Path) -> None:
-    policies = {
-        pretraining: bench_steps.build(TINY, pretraining, "cpu", tmp_path) for pretraining in (False, True)
-    }
-    assert [policy.config.type for policy in policies.values()] == ["act", "lawm_act"]
+    both = {pretraining: policies.build(TINY, pretraining, "cpu", tmp_path) for pretraining in (False, True)}
+    assert [policy.config.type for policy in both.values()] == ["act", "lawm_act"]
     shapes = {
         pretraining: {
             key: tuple(value.shape)
-            for key, value in bench_steps.random_batch(policy.config, TINY, "cpu").items()
+            for key, value in policies.random_batch(policy.config, TINY, "cpu").items()
             if isinstance(value, torch.Tensor) and not key.endswith("_is_pad")
         }
-        for pretraining, policy in policies.items()
+        for pretraining, policy in both.items()
     }
     assert shapes[False] == {
         "observation.state": (2, 6),
-        bench_steps.CAMERA: (2, 3, 32, 32),
+        CAMERA: (2, 3, 32, 32),
         "action": (2, 12, 6),
     }
-    assert shapes[True] == {"observation.state": (2, 9, 6), bench_steps.CAMERA: (2, 9, 3, 32, 32)}
+    assert shapes[True] == {"observation.state": (2, 9, 6), CAMERA: (2, 9, 3, 32, 32)}
 
     # A step moves the weights and leaves no gradient behind, as in `lerobot-train`.
-    for policy in policies.values():
+    for policy in both.values():
         before = [parameter.detach().clone() for parameter in policy.parameters()]
-        bench_steps.training_step(policy, bench_steps.random_batch(policy.config, TINY, "cpu"), bf16=True)()
+        policies.training_step(policy, policies.random_batch(policy.config, TINY, "cpu"), bf16=True)()
         moved = [not torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True)]
         assert sum(moved) > len(moved) / 2
         assert all(parameter.grad is None for parameter in policy.parameters())
 
 
 def test_steps_are_measured_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_steps, "plan", lambda quick, device: [TINY])
-    monkeypatch.setattr(bench_steps, "_use_threads", lambda device: None)
+    monkeypatch.setattr(steps, "runs", lambda quick, device: [TINY])
+    monkeypatch.setattr(steps, "use_threads", lambda device: None)
     asked: list[bool] = []
 
     def peak(function: Any, run: Run, pretraining: bool, *rest: Any) -> dict[str, float]:
-        assert function is bench_steps.peak_of_steps and run is TINY
+        assert function is steps.peak_of_steps and run is TINY
         asked.append(pretraining)
         found = function(run, pretraining, *rest)
         assert 0 < found["of_which_imports_gb"] <= found["peak_gb"]
         return {"peak_gb": 3.0 if pretraining else 2.0}
 
-    monkeypatch.setattr(bench_steps, "in_fresh_process", peak)
-    report = bench_steps.bench_steps(quick=True)
-    (row,) = report["rows"]
-    assert row["policy"] == "act" and row["source"] == BOTH
-    assert row["imitation_s"]["n"] == row["pretraining_s"]["n"] == row["ratio"]["n"] == TINY.turns
-    assert row["parameters"]["pretraining"] > row["parameters"]["imitation"] > 0
+    monkeypatch.setattr(steps, "in_fresh_process", peak)
+    report = steps.bench_steps(quick=True)
+    (found,) = report["rows"]
+    assert found["policy"] == "act" and found["source"] == BOTH
+    assert found["imitation_s"]["n"] == found["pretraining_s"]["n"] == found["ratio"]["n"] == TINY.turns
+    assert found["parameters"]["pretraining"] > found["parameters"]["imitation"] > 0
     assert asked == [False, True]
     time, memory, finetuning = report["ratios"]
-    assert (time["value"], time["q1"], time["q3"]) == tuple(row["ratio"][k] for k in ("median", "q1", "q3"))
+    assert (time["value"], time["q1"], time["q3"]) == tuple(found["ratio"][k] for k in ("median", "q1", "q3"))
     assert memory["value"] == 1.5 and "peak memory" in memory["what"]
     assert finetuning["what"] == "lawm_act: finetuning step over imitation step" and finetuning["value"] > 0
 
 
 def test_rssm_in_a_fresh_process() -> None:
     ballast = torch.ones(2**27)  # half a gigabyte that is none of the child's
-    found = bench_steps.in_fresh_process(bench_steps.rssm_pass, "test", "cpu", 2, 2, 32)
+    found = processes.in_fresh_process(rssm.rssm_pass, "test", "cpu", 2, 2, 32)
     assert found["seconds"]["n"] == 2 and found["parameters"] > 1000
-    assert found["threads"] == bench.THREADS
+    assert found["threads"] == processes.THREADS
     assert 0 < found["of_which_imports_gb"] <= found["peak_gb"]
-    assert (
-        found["peak_gb"] + ballast.nbytes / 2 / bench_steps.GB
-        < bench_steps.peak_bytes("cpu") / bench_steps.GB
-    )
+    ours = processes.peak_bytes("cpu")
+    assert found["peak_gb"] + ballast.nbytes / 2 / processes.GB < ours / processes.GB
 
 
 def test_decoding_some_frames_beside_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_steps, "RSSM_PIXELS", 32)
-    monkeypatch.setattr(bench_steps, "_use_threads", lambda device: None)
+    monkeypatch.setattr(rssm, "RSSM_PIXELS", 32)
+    monkeypatch.setattr(rssm, "use_threads", lambda device: None)
     asked: list[int] = []
-    rssm = bench_steps.rssm
+    build = rssm.rssm
 
     def spied(config: Any, device: str) -> Any:
         asked.append(config.decoded_frames)
-        return rssm(config, device, batch=2)
+        return build(config, device, batch=2)
 
-    monkeypatch.setattr(bench_steps, "rssm", spied)
-    assert bench_steps.decoding("test", "cpu", 2)["median"] > 0
+    monkeypatch.setattr(rssm, "rssm", spied)
+    assert rssm.decoding_ratio("test", "cpu", 2)["median"] > 0
     assert asked == [4, 0]
 
 
 def test_rssm_beside_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
     def halved(function: Any, size: str, *rest: Any) -> dict[str, Any]:
-        if function is bench_steps.decoding:
+        if function is rssm.decoding_ratio:
             return {"median": 0.5, "q1": 0.5, "q3": 0.5, "n": 1}
-        seconds = bench_steps.AUTHORS[size]["seconds"] / 2
+        seconds = rssm.AUTHORS[size]["seconds"] / 2
         return {"seconds": {"median": seconds, "q1": seconds, "q3": seconds, "n": 1}, "peak_gb": 1.3}
 
-    monkeypatch.setattr(bench_steps, "in_fresh_process", halved)
-    ratios = bench_steps.bench_rssm()["ratios"]
-    assert {row["value"] for row in ratios if row["unit"] == "x"} == {0.5}
-    assert {row["target"] for row in ratios if row["unit"] == "s"} == {0.45, 1.6}
+    monkeypatch.setattr(rssm, "in_fresh_process", halved)
+    ratios = rssm.bench_rssm()["ratios"]
+    assert {found["value"] for found in ratios if found["unit"] == "x"} == {0.5}
+    assert {found["target"] for found in ratios if found["unit"] == "s"} == {0.45, 1.6}
     assert all(
-        row["target"] is None and (row["unit"] == "s") != ("decoding" in row["what"])
-        for row in bench_steps.bench_rssm(device="cuda")["ratios"]
+        found["target"] is None and (found["unit"] == "s") != ("decoding" in found["what"])
+        for found in rssm.bench_rssm(device="cuda")["ratios"]
     )
 
 
 def test_the_report_of_the_control_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tools.speed import control as bench_control
-
     report = {
         "network": {"ratio": {"median": 1.01}},
         "queue": {"ratio": {"median": 1.2}},
         "checkpoint_bytes": {"act": 100, "lawm_act": 100},
     }
-    monkeypatch.setattr(bench_control, "bench_control", lambda *args, **kwargs: report)
-    assert [bench.met(row) for row in bench.control(True, "cpu")["ratios"]] == ["yes", "no", "yes"]
+    monkeypatch.setattr(control, "bench_control", lambda *args, **kwargs: report)
+    assert [target_met(found) for found in control.control_section(True, "cpu")["ratios"]] == [
+        "yes",
+        "no",
+        "yes",
+    ]

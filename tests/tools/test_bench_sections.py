@@ -1,7 +1,9 @@
-"""The benchmark's sections on reading, starting and scaling, in their quick mode: what they report, never how fast."""
+"""The speed bench's sections on reading, starting and scaling, in their quick mode: their reports, never how fast."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from tools.speed import importing
-from tools.speed.loading import bench_loading, import_videos
+from tools.speed.fixtures import import_videos
+from tools.speed.importing import import_section
+from tools.speed.loading import bench_loading
+from tools.speed.processes import launch
 from tools.speed.scaling import bench_scaling, train
-from tools.speed.startup import TINY_ACT, TINY_LAWM, bench_startup, launch
+from tools.speed.startup import TINY_ACT, TINY_LAWM, bench_startup
 
 Report = dict[str, Any]
 
@@ -22,7 +26,7 @@ def reports() -> Iterator[dict[str, Report]]:
     # What runs as other processes runs beside the rest: most of the time goes into importing LeRobot.
     with ThreadPoolExecutor(1) as pool:
         startup = pool.submit(bench_startup, quick=True)
-        imported = pool.submit(importing, quick=True, device="cpu")
+        imported = pool.submit(import_section, quick=True, device="cpu")
         yield {
             "loading": bench_loading(quick=True),
             "scaling": bench_scaling(quick=True),
@@ -50,14 +54,21 @@ def test_loading_measures_every_dataset_by_workers(reports: dict[str, Report]) -
     assert sorted(row["target"] or 0 for row in report["ratios"]) == [0, 1, 3]
 
 
-def test_import_is_told_beside_the_loop(reports: dict[str, Report]) -> None:
+def test_the_import_is_measured_beside_the_loop(reports: dict[str, Report]) -> None:
     (found,) = reports["import"]["kinds"].values()
     assert (found["source_frames"], found["episodes"]) == (8 * 2 * 12, 8)
     assert found["times_faster"]["n"] == 1
     assert found["times_faster"]["median"] == pytest.approx(
         found["lerobot_loop_s"] / found["import_s"], abs=0.02
     )
-    assert found["import_cpu_s"] > 0
+    assert 0 < found["decoding_cpu_s"] < found["import_cpu_s"]
+
+
+def test_the_importers_workers_import_anew_what_is_light() -> None:
+    """They import the main module, which the bench gives them too: torch in it doubled the time of the import."""
+    command = "import sys, tools.speed.importing; sys.exit('torch' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", command], cwd=root).returncode == 0
 
 
 def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:

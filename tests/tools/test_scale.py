@@ -42,7 +42,7 @@ def tool() -> dict[str, Any]:
 
 
 def report() -> dict[str, Any]:
-    """As bench.py writes it, with round numbers."""
+    """A report as bench.py writes it, with round numbers."""
     run = {"workers": 0, "batch": 8, "processes": 1, "samples_per_s": 4.0, "update_s": 1.5, "data_s": 0.5}
     clips = {
         str(count): {"median": rate, "q1": rate, "q3": rate} for count, rate in enumerate((90, 100, 180))
@@ -136,7 +136,7 @@ def outside(tool: dict[str, Any], page: str) -> tuple[str, str]:
 
 
 def test_the_page_has_the_tools_figures(tool: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
-    """Of the committed report."""
+    """The figures of the committed report, that is."""
     tool["main"]([])
     assert block(tool, PAGE) == capsys.readouterr().out.strip()
 
@@ -150,7 +150,7 @@ def commands() -> list[list[str]]:
 
 
 def training_flags(words: list[str]) -> list[str]:
-    """What lerobot-train gets of a command, read by the launcher's own parser."""
+    """The flags that lerobot-train gets of a command, read by the launcher's own parser."""
     words = [word for word in words if word != "ACCELERATE_MIXED_PRECISION=bf16"]
     if words[0] == "lerobot-train":
         return words[1:]
@@ -274,7 +274,7 @@ class Cloud:
 
 
 def publish(hub: HubServer, root: Path) -> None:
-    """As the importer would: private, tagged with the format's version."""
+    """Publish as the importer would: private, tagged with the format's version."""
     files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     repository = Repository(private=True, commits=[("0" * 40, {})])
     repository.tags["v3.0"] = repository.add(files)

@@ -1,9 +1,9 @@
-"""Compare settings of latent learning: what latents know, what they cost, and what they are worth to an imitator.
+"""Compare settings of latent learning: the knowledge in the latents, their cost, and their worth to an imitator.
 
     python examples/make_metaworld_dataset.py --tasks=reach-v3,push-v3,drawer-open-v3,door-open-v3,window-open-v3 \\
         --episodes=12 --noise=0.2 --record_executed=true --size=64 --seed=20000 --repo_id=local/probe --root=data/probe
-    python tools/settings/compare_settings.py --root=data/probe --output=docs/results/settings.json
-    python tools/settings/compare_settings.py --root=data/probe --output=docs/results/world_models.json \\
+    python -m tools.settings.compare_settings --root=data/probe --output=docs/results/settings.json
+    python -m tools.settings.compare_settings --root=data/probe --output=docs/results/world_models.json \\
         --settings='["default", "world_model.type=rssm world_model.size=3m"]'
 
 A setting is what differs from the defaults. Each trains world model and inverse dynamics, and a small policy that imitates
@@ -25,15 +25,16 @@ With `new_tasks=[3]` there is no video of that task to pretrain on; imitation is
 episodes of it that are not labelled.
 
 An interrupted comparison goes on with the settings that are not in the output yet. At the end a table is printed, the
-seeds' figures side by side.
+seeds side by side, and one of the imitation error with and without pretraining, with Student's 95% intervals over seeds, or
+over new tasks. `--against=<setting>` adds one of the differences to that setting.
 """
 
 import json
 import platform
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import draccus
 import numpy as np
@@ -43,62 +44,16 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor, nn
 from tqdm import tqdm, trange
 
-from lawm_lerobot.method.configuration import InverseDynamicsConfig, WorldModelConfig
-from lawm_lerobot.method.latent_action import POLICY, LatentActionConfig
+from lawm_lerobot.files import write_json
+from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.method.networks import ConvEncoder, NormedLinear, as_images, masked_mean
 from lawm_lerobot.method.objective import ImitationLoss, LatentActionPretraining
 from lawm_lerobot.statistics.ridge import fit_ridge, r2_per_dimension
+from tools.settings.configuration import CompareConfig, Setting
+from tools.settings.tables import against_table, imitation_table, settings_table
 
 POLICY_SIZE = 64  # pixels that the imitating policy sees, whatever the world model does
 CHUNK = 8  # actions that it is finetuned to predict
-
-DEFAULT = "default"
-SETTINGS = (
-    DEFAULT,
-    "latent_action.dim=4",
-    "latent_action.dim=16",
-    "latent_action.horizon=4",
-    "latent_action.stride=2",
-    "latent_action.stride=8",
-    "latent_action.noise=0",
-    "latent_action.noise=0.3",
-    "idm.random_shift=0",
-    "latent_action.unshifted_targets=false",
-    "idm.context=0",
-    "world_model.image_size=32",
-    "world_model.motion_weight=0",
-    "world_model.type=rssm world_model.size=3m",
-)
-
-
-@dataclass
-class CompareConfig:
-    root: Path  # of a LeRobotDataset with actions
-    output: Path
-    repo_id: str = "local/probe"
-    settings: list[str] = field(default_factory=lambda: list(SETTINGS))
-    seeds: list[int] = field(default_factory=lambda: [0, 1])
-    steps: int = 400
-    finetuning_steps: int = 300
-    batch_size: int = 8
-    lr: float = 3e-4
-    threads: int = 1
-
-
-@dataclass
-class Setting:
-    """The part of a policy's configuration that latent learning depends on, and tasks that are new after it."""
-
-    latent_action: LatentActionConfig = field(default_factory=LatentActionConfig)
-    world_model: WorldModelConfig = field(default_factory=WorldModelConfig.default)
-    idm: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
-    new_tasks: list[int] = field(default_factory=list)
-
-    @classmethod
-    def parse(cls, text: str) -> "Setting":
-        """``latent_action.dim=4 idm.context=0``, or ``default``."""
-        flags = [] if text == DEFAULT else [f"--{flag}" for flag in text.split()]
-        return draccus.parse(cls, args=flags)
 
 
 class Video:
@@ -119,8 +74,8 @@ class Video:
             0, of_episode, self.actions, "mean", include_self=False
         )  # (episodes,A)
         self.changes = self.actions - means[torch.tensor(episode)]  # (N,A)
-        spread = self.actions.std(0).clamp_min(1e-6)  # (A)
-        self.standardised = (self.actions - self.actions.mean(0)) / spread  # (N,A)
+        deviation = self.actions.std(0).clamp_min(1e-6)  # (A)
+        self.standardised = (self.actions - self.actions.mean(0)) / deviation  # (N,A)
         self.task = np.array(dataset.hf_dataset["task_index"])  # (N)
         # The first two episodes of each task.
         self.labelled = np.concatenate(
@@ -194,12 +149,22 @@ class ImitatingPolicy(nn.Module):
         return loss
 
 
-def ridge_r2(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> np.ndarray:
-    """R2 per column of y of a linear read-out; a column that does not vary gives 0."""
+def linear_r2(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> np.ndarray:
+    """R2 per column of y of a linear read-out with a fixed, small penalty; a column that does not vary gives 0."""
     x, x_test = (np.column_stack([part, np.ones(len(part))]) for part in (x, x_test))
     weights = np.linalg.solve(x.T @ x + 1e-2 * np.eye(x.shape[1]), x.T @ y)
-    total = ((y_test - y_test.mean(0)) ** 2).sum(0)
-    return np.where(total > 0, 1 - ((x_test @ weights - y_test) ** 2).sum(0) / np.maximum(total, 1e-12), 0.0)
+    return np.nan_to_num(r2_per_dimension(y_test, x_test @ weights))
+
+
+def adamw(cfg: CompareConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=1e-4, fused=True)
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 10.0)
+    optimizer.step()
 
 
 def imitation_error(cfg: CompareConfig, video: Video, pretrained: ImitatingPolicy | None, seed: int) -> float:
@@ -212,7 +177,7 @@ def imitation_error(cfg: CompareConfig, video: Video, pretrained: ImitatingPolic
     policy = ImitatingPolicy(video.actions.shape[1], CHUNK)
     if pretrained is not None:
         policy.trunk.load_state_dict(pretrained.trunk.state_dict())
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=1e-4, fused=True)
+    optimizer = adamw(cfg, policy.parameters())
 
     def error(first: np.ndarray) -> Tensor:
         actions, valid = video.next_actions(first)
@@ -220,31 +185,56 @@ def imitation_error(cfg: CompareConfig, video: Video, pretrained: ImitatingPolic
 
     steps = cfg.finetuning_steps + (cfg.steps if pretrained is None else 0)
     for _ in trange(steps, desc="imitating", leave=False):
-        loss = error(rng.choice(video.few, cfg.batch_size))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
-        optimizer.step()
+        take_step(optimizer, error(rng.choice(video.few, cfg.batch_size)))
     policy.eval()
     with torch.no_grad():
         return float(np.mean([float(error(part)) for part in np.array_split(video.test, 8)]))
 
 
-def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, object]:
+@dataclass
+class Pretrained:
+    """The result of pretraining with a setting.
+
+    Args:
+        setting: The setting.
+        video: The dataset, split as the setting asks.
+        objective: The trained world model and inverse dynamics.
+        policy: The policy that was trained beside them.
+        cpu_ms_per_step: Milliseconds of CPU time that a training step took.
+    """
+
+    setting: Setting
+    video: Video
+    objective: LatentActionPretraining
+    policy: ImitatingPolicy
+    cpu_ms_per_step: float
+
+    @torch.no_grad()
+    def latents(self, first: np.ndarray) -> Tensor:
+        """The latents (B,H,Z) of the clips that start at the given frames, by the source that the setting names."""
+        if self.setting.latent_action.source == POLICY:
+            seen, valid = self.video.clips(first, POLICY_SIZE)
+            return self.objective.latent_norm(self.policy(seen[:, 0]), valid)
+        return self.objective.infer_latents(*self.video.clips(first, self.setting.world_model.image_size))
+
+    def first_latents(self, first: np.ndarray) -> np.ndarray:
+        """The first latent (N,Z) of each of many clips."""
+        parts = np.array_split(first, max(len(first) // 64, 1))
+        return np.concatenate([self.latents(part)[:, 0].numpy() for part in parts])
+
+
+def pretrain(cfg: CompareConfig, video: Video, text: str, seed: int, rng: np.random.Generator) -> Pretrained:
+    """Train world model, inverse dynamics and the imitating policy on batches that ``rng`` draws."""
     setting = Setting.parse(text)
-    latent, world_model, size = setting.latent_action, setting.world_model, setting.world_model.image_size
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    latent, size = setting.latent_action, setting.world_model.image_size
     video.use(setting)
     objective = LatentActionPretraining(
         latent,
-        world_model.build(latent.dim, latent.horizon),
+        setting.world_model.build(latent.dim, latent.horizon),
         None if latent.source == POLICY else setting.idm.build(latent.dim, size),
     )
     policy = ImitatingPolicy(latent.dim, latent.horizon)
-    trained = [*objective.parameters(), *policy.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=cfg.lr, weight_decay=1e-4, fused=True)
-
+    optimizer = adamw(cfg, [*objective.parameters(), *policy.parameters()])
     begin = time.process_time()
     for _ in trange(cfg.steps, desc=f"{text} seed {seed}"):
         first = rng.choice(video.train, cfg.batch_size)
@@ -252,91 +242,75 @@ def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, obj
         seen, _ = video.clips(first, POLICY_SIZE)
         predict = partial(policy, seen[:, 0])
         loss, _, _ = objective(frames, valid, predict, policy.imitating(seen[:, 0], valid))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 10.0)
-        optimizer.step()
+        take_step(optimizer, loss)
     milliseconds = 1000 * (time.process_time() - begin) / cfg.steps
+    return Pretrained(setting, video, objective.eval(), policy.eval(), milliseconds)
 
-    objective.eval()
-    policy.eval()
 
-    @torch.no_grad()
-    def latents_of(first: np.ndarray) -> Tensor:
-        if latent.source == POLICY:
-            seen, valid = video.clips(first, POLICY_SIZE)
-            return objective.latent_norm(policy(seen[:, 0]), valid)
-        return objective.infer_latents(*video.clips(first, size))
-
-    def first_latents(first: np.ndarray) -> np.ndarray:
-        parts = np.array_split(first, max(len(first) // 64, 1))
-        return np.concatenate([latents_of(part)[:, 0].numpy() for part in parts])
-
+def action_r2(pretrained: Pretrained, rng: np.random.Generator) -> dict[str, list[float]]:
+    """R2 of true actions from the latents of held-out clips, by each of three read-outs."""
+    video = pretrained.video
     fitted = rng.choice(video.train, min(2000, len(video.train)), replace=False)
-    latents_fitted, latents_test = first_latents(fitted), first_latents(video.test)
+    latents_fitted, latents_test = pretrained.first_latents(fitted), pretrained.first_latents(video.test)
 
-    def probe(actions: Tensor) -> list[float]:
+    def r2_of(actions: Tensor) -> np.ndarray:
         targets = video.over_transition(actions, fitted), video.over_transition(actions, video.test)
-        r2 = ridge_r2(latents_fitted, targets[0], latents_test, targets[1])
-        return [round(float(value), 3) for value in r2]
+        return linear_r2(latents_fitted, targets[0], latents_test, targets[1])
 
     few = fit_ridge(
-        first_latents(video.few), video.over_transition(video.actions, video.few), video.episode[video.few]
+        pretrained.first_latents(video.few),
+        video.over_transition(video.actions, video.few),
+        video.episode[video.few],
     )
     few_r2 = r2_per_dimension(video.over_transition(video.actions, video.test), few.predict(latents_test))
+    found = {
+        "action_r2": r2_of(video.actions),
+        "action_r2_within_episode": r2_of(video.changes),
+        "action_r2_few_labels": few_r2,
+    }
+    return {name: [round(float(value), 3) for value in r2] for name, r2 in found.items()}
 
-    figures, told, wanted = [], [], []
+
+@torch.no_grad()
+def health(pretrained: Pretrained, rng: np.random.Generator) -> dict[str, float | None]:
+    """Health of the latents, error over copying x_0 and the policy's R2, on up to 512 held-out clips."""
+    video, objective, setting = pretrained.video, pretrained.objective, pretrained.setting
+    metrics, predicted, inferred = [], [], []
     for chunk in np.array_split(rng.permutation(video.test)[:512], 8):
-        frames, valid = video.clips(chunk, size)
-        latents = latents_of(chunk)
-        with torch.no_grad():
-            output = objective.world_model(frames, latents, valid).metrics
-            told.append(policy(video.clips(chunk, POLICY_SIZE)[0][:, 0])[valid])
-            wanted.append(latents[valid])
-            figures.append({**objective.health(frames, latents, valid), "over_copy": output["mse_over_copy"]})
-    policy_r2 = np.mean(r2_per_dimension(torch.cat(wanted).numpy(), torch.cat(told).numpy()))
+        frames, valid = video.clips(chunk, setting.world_model.image_size)
+        latents = pretrained.latents(chunk)
+        output = objective.world_model(frames, latents, valid).metrics
+        predicted.append(pretrained.policy(video.clips(chunk, POLICY_SIZE)[0][:, 0])[valid])
+        inferred.append(latents[valid])
+        metrics.append({**objective.health(frames, latents, valid), "over_copy": output["mse_over_copy"]})
+    r2 = np.mean(r2_per_dimension(torch.cat(inferred).numpy(), torch.cat(predicted).numpy()))
+    return {
+        **{key: round(float(np.mean([float(part[key]) for part in metrics])), 3) for key in metrics[0]},
+        "policy_r2": None if setting.latent_action.source == POLICY else round(float(r2), 3),
+    }
+
+
+def run(cfg: CompareConfig, video: Video, text: str, seed: int) -> dict[str, object]:
+    """The row of a setting and a seed."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    pretrained = pretrain(cfg, video, text, seed, rng)
+    probed = action_r2(pretrained, rng)
     return {
         "setting": text,
         "seed": seed,
-        "cpu_ms_per_step": round(milliseconds),
-        **{key: round(float(np.mean([float(row[key]) for row in figures])), 3) for key in figures[0]},
-        "policy_r2": None if latent.source == POLICY else round(float(policy_r2), 3),
-        "imitation_error": round(imitation_error(cfg, video, policy, seed), 4),
+        "cpu_ms_per_step": round(pretrained.cpu_ms_per_step),
+        **health(pretrained, rng),
+        "imitation_error": round(imitation_error(cfg, video, pretrained.policy, seed), 4),
         "imitation_error_from_scratch": round(imitation_error(cfg, video, None, seed), 4),
-        "action_r2": probe(video.actions),
-        "action_r2_within_episode": probe(video.changes),
-        "action_r2_few_labels": [round(float(value), 3) for value in few_r2],
+        **probed,
         "test_transitions": len(video.test),
     }
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown: a line per setting, with the figures of its seeds side by side."""
-    columns = {
-        "error / copying x_0": lambda row: f"{row['over_copy']:.2f}",
-        "error with other latents / own": lambda row: f"{row['shuffle_ratio']:.2f}",
-        "effective rank": lambda row: f"{row['latent_rank']:.1f}",
-        "policy R2": lambda row: "-" if row["policy_r2"] is None else f"{row['policy_r2']:.2f}",
-        "action R2": lambda row: f"{np.mean(row['action_r2']):.2f}",
-        "within an episode": lambda row: f"{np.mean(row['action_r2_within_episode']):.2f}",
-        "from few labels": lambda row: f"{np.mean(row['action_r2_few_labels']):.2f}",
-        # Not in figures taken before it was measured.
-        "imitation error": lambda row: f"{row['imitation_error']:.3f}" if "imitation_error" in row else "-",
-        "from scratch": lambda row: (
-            f"{row['imitation_error_from_scratch']:.3f}" if "imitation_error_from_scratch" in row else "-"
-        ),
-        "CPU ms a step": lambda row: str(row["cpu_ms_per_step"]),
-    }
-    lines = [f"| setting | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for setting in dict.fromkeys(row["setting"] for row in rows):
-        seeds = [row for row in rows if row["setting"] == setting]
-        cells = [" / ".join(figure(row) for row in seeds) for figure in columns.values()]
-        lines.append(f"| `{setting}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 @draccus.wrap()
 def main(cfg: CompareConfig) -> None:
+    """Run the settings that the output lacks, write it after each, and print the tables."""
     torch.set_num_threads(cfg.threads)
     video = Video(cfg)
     rows = json.loads(cfg.output.read_text())["rows"] if cfg.output.exists() else []
@@ -347,17 +321,17 @@ def main(cfg: CompareConfig) -> None:
                 continue
             rows.append(run(cfg, video, text, seed))
             tqdm.write(json.dumps(rows[-1]))
-            config = {k: v for k, v in draccus.encode(cfg).items() if k not in ("root", "output", "settings")}
+            unsaved = ("root", "output", "settings", "against")
             result = {
-                "config": config,
+                "config": {key: value for key, value in draccus.encode(cfg).items() if key not in unsaved},
                 "machine": platform.machine(),
                 "torch": torch.__version__,
                 "rows": rows,
             }
-            partial = cfg.output.with_suffix(".partial")
-            partial.write_text(json.dumps(result, indent=1) + "\n")
-            partial.replace(cfg.output)
-    print(table(rows))
+            write_json(cfg.output, result)
+    print(settings_table(rows), imitation_table(rows), sep="\n\n")
+    if cfg.against is not None:
+        print("", against_table(rows, cfg.against), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The speed figures of this repository, `make bench`. Not part of the installed package."""
+"""The speed measurements of this repository, `make bench`. Not part of the installed package."""

@@ -1,4 +1,4 @@
-"""`python -m tools.speed`: every speed figure of this repository, see bench.py."""
+"""`python -m tools.speed`: every speed measurement of this repository, see bench.py."""
 
 from tools.speed.bench import main
 

@@ -1,4 +1,4 @@
-"""Every speed figure of this repository, by one command, in one table.
+"""Every speed measurement of this repository, by one command, in one table.
 
     python -m tools.speed                                  # all sections, on two processor cores
     python -m tools.speed --device=cuda --output=outputs/bench/cuda.json
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import pkgutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -24,149 +23,23 @@ import torch
 from tqdm import tqdm
 
 from lawm_lerobot.benchmark.machine import machine
+from lawm_lerobot.files import write_json, write_text
+from tools.speed.processes import use_threads
+from tools.speed.table import entries_beside_the_table, table
 
-#: Of measured processes on the CPU: figures of machines with more cores stay comparable.
-THREADS = 2
-#: How far a ratio that should be 1 may lie above it: medians of equal steps differ by this much between runs.
-NOISE = 0.05
-
+#: A function of (quick, device), whose report has the section's rows of the table as ``ratios``.
 Section = Callable[[bool, str], dict[str, Any]]
-#: What each section calls with (quick, device). A function's dictionary has a list `ratios` of `figure`s.
+#: Module and function of each section. Its module is imported only if the section is asked for: one of them may need what
+#: is not installed.
 SECTIONS = {
     "steps": "tools.speed.steps:bench_steps",
-    "rssm": "tools.speed.steps:bench_rssm",
+    "rssm": "tools.speed.rssm:bench_rssm",
     "loading": "tools.speed.loading:bench_loading",
-    "import": "tools.speed.bench:importing",
-    "control": "tools.speed.bench:control",
+    "import": "tools.speed.importing:import_section",
+    "control": "tools.speed.control:control_section",
     "startup": "tools.speed.startup:bench_startup",
     "scaling": "tools.speed.scaling:bench_scaling",
 }
-
-
-def figure(
-    what: str,
-    value: float | Mapping[str, float],
-    target: float | None = None,
-    at_most: bool = True,
-    unit: str = "x",
-) -> dict[str, Any]:
-    """One row of the table.
-
-    Args:
-        what: Is measured, over what.
-        value: A number, or a `timing.spread`.
-        target: To meet, None for none.
-        at_most: The target is an upper limit, else a lower one.
-        unit: ``x`` for a ratio, else a physical one.
-    """
-    found = value if isinstance(value, Mapping) else {"median": value}
-    return {
-        "what": what,
-        "value": found["median"],
-        "q1": found.get("q1"),
-        "q3": found.get("q3"),
-        "target": target,
-        "at_most": at_most,
-        "unit": unit,
-    }
-
-
-# --- sections that are scripts of their own, with other reports -----------------------------------------
-
-
-def importing(quick: bool, device: str) -> dict[str, Any]:
-    """`bench_import`, which knows no GPU, as a program: the importer's workers import its main module, and not this one."""
-    command = [sys.executable, "-m", "tools.speed.importing", *(["--quick"] if quick else [])]
-    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
-    ratios = [
-        figure(f"{kind}: times as fast as LeRobot's loop", found["times_faster"], target=4, at_most=False)
-        for kind, found in report["kinds"].items()
-    ]
-    return {**report, "ratios": ratios}
-
-
-def control(quick: bool, device: str) -> dict[str, Any]:
-    """`bench_control`; on the CPU with small pictures, or the backbone would hide what the plugin costs."""
-    from tools.speed.control import bench_control
-
-    size = {"height": 128, "width": 128} if device == "cpu" else {}
-    few = {"chunks": 8, "queued": 400} if quick else {"chunks": 60}
-    report = bench_control(device, **size, **few)
-    ratios = [
-        figure(f"{step}: lawm_act over act, median", report[kind]["ratio"]["median"], target=1 + NOISE)
-        for kind, step in (("network", "step with the network"), ("queue", "step from the queue"))
-    ]
-    size_of = report["checkpoint_bytes"]
-    ratios.append(figure("checkpoint bytes: lawm_act over act", size_of["lawm_act"] / size_of["act"], 1))
-    return {**report, "ratios": ratios}
-
-
-# --- the table ------------------------------------------------------------------------------------------
-
-
-def met(row: Mapping[str, Any]) -> str:
-    value, target = row["value"], row["target"]
-    if target is None:
-        return ""
-    return "yes" if (value <= target if row["at_most"] else value >= target) else "no"
-
-
-def cells(section: str, row: Mapping[str, Any]) -> list[str]:
-    def number(value: float) -> str:
-        return f"{value:.2f}" if row["unit"] == "x" else f"{value:.3g}"
-
-    unit = "x" if row["unit"] == "x" else f" {row['unit']}"
-    value = number(row["value"]) + unit
-    if row["q1"] is not None:
-        value += f" ({number(row['q1'])}-{number(row['q3'])})"
-    limit = "at most" if row["at_most"] else "at least"
-    target = "" if row["target"] is None else f"{limit} {row['target']:g}{unit}"
-    return [section, row["what"], value, target, met(row)]
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length, the first of them the head, with columns that line up in a terminal too."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    ruled = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in ruled]
-    return "".join(f"| {line} |\n" for line in lines)
-
-
-def where(report: Mapping[str, Any]) -> str:
-    """The machine in a line."""
-    found = report["machine"]
-    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "torch", "lerobot"))
-    looked = "; a quick look, not figures to quote" if report["quick"] else ""
-    return (
-        f"{found['processor']}, {found['cores']} cores, {found['gpu'] or 'no GPU'}; measured on {report['device']} "
-        f"with {report['threads']} threads; {versions}{looked}"
-    )
-
-
-def table(report: Mapping[str, Any]) -> str:
-    """The machine and every section's figures as markdown, ratios before seconds and bytes."""
-    rows = [(name, row) for name, found in report["sections"].items() for row in found["ratios"]]
-    rows.sort(key=lambda entry: entry[1]["unit"] != "x")  # stable: sections keep their order
-    head = ["section", "what", "ratio or value (q1-q3)", "target", "met?"]
-    return f"{where(report)}\n\n{markdown([head, *(cells(name, row) for name, row in rows)])}"
-
-
-def details(report: Mapping[str, Any]) -> str:
-    """All that a section reports beside its rows of the table, a line for each entry."""
-    lines = []
-    for name, found in report["sections"].items():
-        lines.append(f"\n{name}")
-        for key, value in found.items():
-            if isinstance(value, dict):
-                lines += [f"  {key}.{inner}: {json.dumps(entry)}" for inner, entry in value.items()]
-            elif isinstance(value, list) and key != "ratios":
-                lines += [f"  {key}: {json.dumps(entry)}" for entry in value]
-            elif key != "ratios":
-                lines.append(f"  {key}: {value}")
-    return "\n".join(lines)
-
-
-# --- running --------------------------------------------------------------------------------------------
 
 
 def load(names: Iterable[str]) -> dict[str, Section]:
@@ -186,11 +59,11 @@ def load(names: Iterable[str]) -> dict[str, Section]:
     return found
 
 
-def begin(output: Path, device: str, quick: bool, fresh: bool) -> dict[str, Any]:
-    """A new report, or the one at ``output`` if it was taken alike.
+def new_or_earlier_report(output: Path, device: str, quick: bool, fresh: bool) -> dict[str, Any]:
+    """A report without sections, or the one in ``output`` if it was taken alike.
 
     Raises:
-        SystemExit: If it was not: figures of two machines make no table.
+        SystemExit: If it was not: measurements of two machines make no table.
     """
     report: dict[str, Any] = {
         "machine": machine(),
@@ -210,12 +83,10 @@ def begin(output: Path, device: str, quick: bool, fresh: bool) -> dict[str, Any]
 
 
 def save(report: Mapping[str, Any], output: Path) -> None:
-    # Not above: memory is measured in processes that import this module, and should be of what they measure.
-    from lawm_lerobot.benchmark.runner import write_atomically
-
+    """Write the report, and its table beside it."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, json.dumps(report, indent=1) + "\n")
-    write_atomically(output.with_suffix(".md"), table(report))
+    write_json(output, report)
+    write_text(output.with_suffix(".md"), table(report))
 
 
 def bench(
@@ -224,19 +95,18 @@ def bench(
     """Measure the sections that ``output`` lacks, and write it after each.
 
     Returns:
-        ``machine``, ``device``, ``threads``, ``quick``, and ``sections``: what each section's function returned.
+        ``machine``, ``device``, ``threads``, ``quick``, and ``sections``: the report of each section's function.
     """
-    if device == "cpu":
-        torch.set_num_threads(THREADS)
+    use_threads(device)
     sections = load(only)
-    report = begin(output, device, quick, fresh)
+    report = new_or_earlier_report(output, device, quick, fresh)
     done = [name for name in only if name in report["sections"]]
     if done:
         print(f"Taken over from {output}: {', '.join(done)} (--fresh measures anew).", file=sys.stderr)
     bar = tqdm([name for name in only if name not in done], desc="bench")
     for name in bar:
         bar.set_postfix_str(name)
-        with redirect_stdout(sys.stderr):  # what LeRobot prints
+        with redirect_stdout(sys.stderr):  # LeRobot prints there.
             found = sections[name](quick, device)
         every = {**report["sections"], name: found}
         report["sections"] = {key: every[key] for key in SECTIONS if key in every}
@@ -245,6 +115,7 @@ def bench(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the table and what the sections report beside it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -259,8 +130,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device here: choose --device=cpu.")
     report = bench(given.only.split(","), given.output, given.device, given.quick, given.fresh)
-    print(table(report) + details(report))
-
-
-if __name__ == "__main__":
-    main()
+    print(table(report) + entries_beside_the_table(report))

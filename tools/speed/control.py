@@ -1,4 +1,4 @@
-"""The control loop's share of the policy: a finetuned ``lawm_act`` beside the plain ``act`` of the same weights.
+"""Latency of a policy in the control loop: a finetuned ``lawm_act`` beside the plain ``act`` of the same weights.
 
     python -m tools.speed.control                      # 2 cameras of 480x640, ACT as LeRobot sets it
     python -m tools.speed.control --size=128 --json=control.json
@@ -27,7 +27,10 @@ from torch import Tensor
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
 from lawm_lerobot.policies.common.configuration import FINETUNE
+from tools.speed.table import row
 
+#: Medians of equal steps differ by this share between runs: no more is asked of ratios that should be 1.
+NOISE = 0.05
 JOINTS = 6  # of an SO-101
 
 
@@ -57,13 +60,13 @@ def observation(policy: PreTrainedPolicy, device: str) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def milliseconds(policy: PreTrainedPolicy, batch: dict[str, Tensor]) -> float:
-    """Of one `select_action`, up to the action's arrival on the CPU, where the robot's driver needs it."""
+    """Time of one `select_action`, up to the action's arrival on the CPU, where the robot's driver needs it."""
     start = time.perf_counter()
     policy.select_action(batch).cpu()
     return (time.perf_counter() - start) * 1e3
 
 
-def figures(times: list[float]) -> dict[str, float]:
+def percentiles(times: list[float]) -> dict[str, float]:
     """Median, 95th percentile, and jitter: how far the 95th percentile lies above the median."""
     median, p95 = np.percentile(times, (50, 95))
     return {
@@ -84,13 +87,14 @@ def bench_control(
     """Latency of a control step with and without the network, and size on disk.
 
     Args:
-        device: Where the policies run.
-        height, width: Of the two cameras' pictures.
-        chunks: Steps measured that run the network.
-        queued: Steps measured that take an action from the queue.
+        device: The device of the policies.
+        height: The height of the two cameras' pictures.
+        width: Their width.
+        chunks: The number of measured steps that run the network.
+        queued: The number of measured steps that take an action from the queue.
 
     Returns:
-        ``network`` and ``queue``: for each policy `figures`, and ``ratio``, lawm_act over act, of the medians and of
+        ``network`` and ``queue``: for each policy `percentiles`, and ``ratio``, lawm_act over act, of the medians and of
         the 95th percentiles; ``checkpoint_bytes`` of each.
     """
     pair = dict(zip(("act", "lawm_act"), policies(device, height, width), strict=True))
@@ -117,7 +121,7 @@ def bench_control(
         "cameras": [height, width, 2],
     }
     for kind, by_policy in times.items():
-        found = {name: figures(values) for name, values in by_policy.items()}
+        found = {name: percentiles(values) for name, values in by_policy.items()}
         ratio = {
             key: round(found["lawm_act"][f"{key}_ms"] / found["act"][f"{key}_ms"], 3)
             for key in ("median", "p95")
@@ -128,6 +132,20 @@ def bench_control(
             name: file_bytes(policy, Path(folder) / name) for name, policy in pair.items()
         }
     return report
+
+
+def control_section(quick: bool, device: str) -> dict[str, Any]:
+    """The section `control` of the speed report; on the CPU with small pictures, or the backbone would hide the plugin."""
+    size = {"height": 128, "width": 128} if device == "cpu" else {}
+    few = {"chunks": 8, "queued": 400} if quick else {"chunks": 60}
+    report = bench_control(device, **size, **few)
+    ratios = [
+        row(f"{step}: lawm_act over act, median", report[kind]["ratio"]["median"], target=1 + NOISE)
+        for kind, step in (("network", "step with the network"), ("queue", "step from the queue"))
+    ]
+    size_of = report["checkpoint_bytes"]
+    ratios.append(row("checkpoint bytes: lawm_act over act", size_of["lawm_act"] / size_of["act"], 1))
+    return {**report, "ratios": ratios}
 
 
 def main() -> None:
@@ -145,8 +163,9 @@ def main() -> None:
     print(f"{'':10}{'policy':12}{'median ms':>10}{'p95 ms':>10}{'jitter ms':>11}")
     for kind in ("network", "queue"):
         for name in ("act", "lawm_act"):
-            row = report[kind][name]
-            print(f"{kind:10}{name:12}{row['median_ms']:10.3f}{row['p95_ms']:10.3f}{row['jitter_ms']:11.3f}")
+            found = report[kind][name]
+            times = (found["median_ms"], found["p95_ms"], found["jitter_ms"])
+            print(f"{kind:10}{name:12}{times[0]:10.3f}{times[1]:10.3f}{times[2]:11.3f}")
         print(
             f"{'':10}{'ratio':12}{report[kind]['ratio']['median']:10.3f}{report[kind]['ratio']['p95']:10.3f}"
         )

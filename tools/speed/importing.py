@@ -14,8 +14,11 @@ import io
 import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,57 +26,14 @@ import av
 import cv2
 import numpy as np
 
+from tools.speed.fixtures import scene, write_videos
+from tools.speed.table import row
+
 FPS, SIZE = 10, 128
 
 
-def scene(number: int, frames: int, height: int, width: int) -> np.ndarray:
-    """A textured background with a moving camera and a moving object: (frames, height, width, 3) uint8."""
-    generator = np.random.default_rng(number)
-    wall = cv2.resize(generator.integers(0, 255, (24, 32, 3), dtype=np.uint8), (width + 64, height + 64))
-    grain = generator.integers(-6, 7, (height, width, 3), dtype=np.int16)
-    images = np.empty((frames, height, width, 3), np.uint8)
-    for index in range(frames):
-        shift = int(16 + 16 * np.sin(index / 20))
-        picture = wall[shift : shift + height, shift : shift + width].astype(np.int16) + np.roll(
-            grain, index, 1
-        )
-        images[index] = picture.clip(0, 255)
-        cv2.circle(images[index], ((5 * index) % width, height // 2), height // 8, (220, 40, 40), -1)
-    return images
-
-
-def write_clips(folder: Path, kind: str, count: int, seconds: int) -> int:
-    """Write source videos of one kind; returns how many frames they have together."""
-    height, width, rate, codec, suffix, options = {
-        # as Something-Something v2 hands them out
-        "short_webm": (
-            240,
-            320,
-            12,
-            "libvpx-vp9",
-            "webm",
-            {"deadline": "realtime", "cpu-used": "8", "crf": "32"},
-        ),
-        "phone_720p": (720, 1280, 30, "libx264", "mp4", {"preset": "veryfast", "crf": "23"}),
-        "camera_480p": (480, 640, 30, "libx264", "mp4", {"preset": "veryfast", "crf": "23"}),
-    }[kind]
-    folder.mkdir(parents=True)
-    images = scene(0, seconds * rate, height, width)
-    for number in range(count):
-        if number:  # encoding is slow and not what is measured
-            (folder / f"{number:03d}.{suffix}").write_bytes((folder / f"000.{suffix}").read_bytes())
-            continue
-        with av.open(str(folder / f"000.{suffix}"), "w") as container:
-            stream: Any = container.add_stream(codec, rate=rate, options=options)
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            for image in images:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode(None))
-    return count * seconds * rate
-
-
 def lerobot_loop(folder: Path, root: Path, **create_options: Any) -> None:
-    """The same dataset by LeRobot's create / add_frame / save_episode, with the same codec settings."""
+    """Make the same dataset by LeRobot's create / add_frame / save_episode, with the same codec settings."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from lawm_lerobot.importing.encoding import EncoderOptions
@@ -110,12 +70,12 @@ def lerobot_loop(folder: Path, root: Path, **create_options: Any) -> None:
 
 def cpu_seconds() -> float:
     """Processor time of this process and its finished children; unlike wall time, neighbours do not change it much."""
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    usage = [resource.getrusage(which) for which in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(entry.ru_utime + entry.ru_stime for entry in usage)
 
 
 def bench_import(
-    clips: dict[str, tuple[int, int]] | None = None, rounds: int = 3, workers: int = 2
+    videos: dict[str, tuple[int, int]] | None = None, rounds: int = 3, workers: int = 2
 ) -> dict[str, Any]:
     """Source frames per second of the importer and of LeRobot's loop, one after the other on the same two cores.
 
@@ -123,13 +83,14 @@ def bench_import(
     workers imports it anew.
 
     Args:
-        clips: kind -> (number of clips, seconds each); small by default.
-        rounds: of both, for each kind.
-        workers: processes of the importer.
+        videos: The number of videos and the seconds of each, by kind; some of every kind by default.
+        rounds: The number of runs of both, for each kind.
+        workers: The number of the importer's processes.
 
     Returns:
-        per kind: frames, medians of the seconds and frames per second of both, and `times_faster`, the `spread` of their
-        ratio over the rounds. Start-up of the workers is counted; importing LeRobot is not, for either.
+        For each kind: frames, medians of the seconds and frames per second of both, `times_faster`, the `spread` of their
+        ratio over the rounds, and `decoding_cpu_s`, the time of the importer's decoder alone. Start-up of the workers is
+        counted; importing LeRobot is not, for either.
     """
     # Before the clock runs.
     import lerobot.datasets.lerobot_dataset  # noqa: F401
@@ -139,7 +100,7 @@ def bench_import(
     import lawm_lerobot.importing.publishing  # noqa: F401
     from tools.speed.timing import ratio
 
-    clips = clips or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (40, 8)}
+    videos = videos or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (40, 8)}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     two = set(sorted(cores)[:2])
     report: dict[str, Any] = {"cores": len(two), "workers": workers, "fps": FPS, "size": SIZE, "kinds": {}}
@@ -147,15 +108,16 @@ def bench_import(
         os.sched_setaffinity(0, two)
     try:
         with tempfile.TemporaryDirectory() as place:
-            for kind, (count, seconds) in clips.items():
-                folder = Path(place) / kind / "clips"
-                frames = write_clips(folder, kind, count, seconds)
+            for kind, (count, seconds) in videos.items():
+                folder = Path(place) / kind / "videos"
+                frames = write_videos(folder, kind, count, seconds)
                 every = [one_round(folder, Path(place) / kind / str(turn), workers) for turn in range(rounds)]
                 median = {key: float(np.median([found[key] for found in every])) for key in every[0]}
                 report["kinds"][kind] = {
                     "source_frames": frames,
                     "episodes": count,
                     **{key: round(value, 2) for key, value in median.items()},
+                    "decoding_cpu_s": round(decoding_cpu_s(folder), 2),
                     "import_frames_per_s": round(frames / median["import_s"]),
                     "lerobot_loop_frames_per_s": round(frames / median["lerobot_loop_s"]),
                     "times_faster": ratio(
@@ -168,11 +130,11 @@ def bench_import(
     return report
 
 
-def one_round(clips: Path, place: Path, workers: int) -> dict[str, float]:
-    """Wall and processor seconds of importing a folder of clips, and of LeRobot's loop over it.
+def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
+    """Wall and processor seconds of importing a folder of videos, and of LeRobot's loop over it.
 
     Raises:
-        RuntimeError: If a clip is left out.
+        RuntimeError: If a video is left out.
     """
     from lawm_lerobot.importing.importer import ImportConfig, run_import
     from lawm_lerobot.importing.sources import FolderSource
@@ -180,7 +142,7 @@ def one_round(clips: Path, place: Path, workers: int) -> dict[str, float]:
     config = ImportConfig(
         repo_id="bench/import",
         root=place / "import",
-        source=FolderSource(path=clips),
+        source=FolderSource(path=videos),
         fps=FPS,
         size=str(SIZE),
         workers=workers,
@@ -189,16 +151,42 @@ def one_round(clips: Path, place: Path, workers: int) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         outcome = run_import(config)
     ours, ours_cpu = time.perf_counter() - start, cpu_seconds() - before
-    if outcome.episodes != len(list(clips.iterdir())):
-        raise RuntimeError(f"{outcome.episodes} episodes came of {len(list(clips.iterdir()))} clips.")
+    if outcome.episodes != len(list(videos.iterdir())):
+        raise RuntimeError(f"{outcome.episodes} episodes came of {len(list(videos.iterdir()))} videos.")
     start, before = time.perf_counter(), cpu_seconds()
-    lerobot_loop(clips, place / "loop")
+    lerobot_loop(videos, place / "loop")
     return {
         "import_s": ours,
         "import_cpu_s": ours_cpu,
         "lerobot_loop_s": time.perf_counter() - start,
         "lerobot_loop_cpu_s": cpu_seconds() - before,
     }
+
+
+def decoding_cpu_s(videos: Path) -> float:
+    """Processor seconds of decoding every frame of a folder of videos as the importer does, and doing nothing with it."""
+    from lawm_lerobot.importing.decoding import ReadState, timed_frames
+
+    start = time.process_time()
+    for path in sorted(videos.iterdir()):
+        for _ in timed_frames(str(path), 0.0, None, Fraction(0), ReadState()):
+            pass
+    return time.process_time() - start
+
+
+def import_section(quick: bool, device: str) -> dict[str, Any]:
+    """The section `import` of the speed report, which uses no GPU.
+
+    `bench_import` runs as a program of its own: the importer's workers import its main module, and not the bench's, which
+    imports torch.
+    """
+    command = [sys.executable, "-m", "tools.speed.importing", *(["--quick"] if quick else [])]
+    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    ratios = [
+        row(f"{kind}: times as fast as LeRobot's loop", found["times_faster"], target=4, at_most=False)
+        for kind, found in report["kinds"].items()
+    ]
+    return {**report, "ratios": ratios}
 
 
 def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> list[dict[str, Any]]:
@@ -226,19 +214,19 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
         import torchcodec.decoders  # noqa: F401
 
         backends.append("torchcodec")
-    rows: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         for size in sizes:
             images = scene(1, 300, size, size)
             for name, config in candidates.items():
-                path = Path(place) / f"{size}-{len(rows)}.mp4"
+                path = Path(place) / f"{size}-{len(entries)}.mp4"
                 options = config.get_codec_options(encoder_threads=1, as_strings=True)
                 start = time.process_time()
                 encoder = EpisodeEncoder(path, FPS, size, size, config.vcodec, config.pix_fmt, options)
                 for image in images:
                     encoder.add(image)
                 encoder.close()
-                row: dict[str, Any] = {
+                entry: dict[str, Any] = {
                     "size": size,
                     "codec": name,
                     "kB_per_s": round(path.stat().st_size / 1000 / (len(images) / FPS), 1),
@@ -253,9 +241,9 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
                         begin = time.process_time()  # busy neighbours change the wall time
                         decode_video_frames(path, stamps, 1e-3, backend)
                         spent.append(time.process_time() - begin)
-                    row[f"{backend}_ms"] = round(float(np.median(spent)) * 1000, 2)
-                rows.append(row)
-    return rows
+                    entry[f"{backend}_ms"] = round(float(np.median(spent)) * 1000, 2)
+                entries.append(entry)
+    return entries
 
 
 def main() -> None:

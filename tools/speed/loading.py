@@ -1,4 +1,4 @@
-"""Clips a second that pretraining reads from an imported dataset and from stock LeRobot recordings.
+"""Clips a second that pretraining reads from an imported dataset and from LeRobot's own recordings.
 
     python -m tools.speed --only=loading
 
@@ -7,65 +7,27 @@ A clip is what `lawm_act` asks for by default: 9 frames, 4 apart.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.factory import make_dataset
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies import make_policy, make_pre_post_processors
-from lerobot.utils.constants import ACTION, OBS_STATE
 from torch.utils.data import ConcatDataset, DataLoader
 
-from lawm_lerobot.importing.importer import ImportConfig, run_import
-from lawm_lerobot.importing.sources import FolderSource
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from tools.speed.bench import figure
-from tools.speed.importing import scene, write_clips
+from tools.speed.fixtures import CAMERA, SIZE, import_videos, record
+from tools.speed.policies import training_step
+from tools.speed.table import row
 from tools.speed.timing import interleaved, ratio, spread
 
-CAMERA = "observation.images.main"
-FPS, SIZE, BATCH, JOINTS = 30, 128, 8, 6
+BATCH = 8
 IMPORTED, STOCK, STOCK_LARGE = "imported 128x128", "stock 128x128", "stock 480x640"
-
-
-def import_videos(root: Path, episodes: int, seconds: int) -> Path:
-    """What `lawm-import-videos` makes of 480x640 videos, at 128 pixels; returns ``root``."""
-    videos = root.with_name(f"{root.name}_videos")
-    write_clips(videos, "camera_480p", episodes, seconds)
-    source = FolderSource(path=videos)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        run_import(ImportConfig(f"bench/{root.name}", root, source, fps=FPS, size=str(SIZE), workers=0))
-    return root
-
-
-def record(root: Path, height: int, width: int, episodes: int, seconds: int, labelled: bool = False) -> Path:
-    """The same scene as LeRobot records it, with its default codec; with random state and action if ``labelled``."""
-    features: dict[str, dict] = {
-        CAMERA: {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
-    }
-    if labelled:
-        joints = {"dtype": "float32", "shape": (JOINTS,), "names": [f"joint_{i}" for i in range(JOINTS)]}
-        features |= {OBS_STATE: joints, ACTION: joints}
-    dataset = LeRobotDataset.create(f"bench/{root.name}", FPS, features, root=root)
-    generator = np.random.default_rng(0)
-    for number in range(episodes):
-        for image in scene(number, seconds * FPS, height, width):
-            frame: dict[str, Any] = {CAMERA: image, "task": "push"}
-            for key in features.keys() - {CAMERA}:
-                frame[key] = generator.normal(size=JOINTS).astype(np.float32)
-            dataset.add_frame(frame)
-        dataset.save_episode()
-    dataset.finalize()
-    return root
 
 
 def train_config(root: Path, device: str) -> TrainPipelineConfig:
@@ -78,7 +40,13 @@ def train_config(root: Path, device: str) -> TrainPipelineConfig:
 def readers(
     configs: dict[str, TrainPipelineConfig], workers: int, batches: int
 ) -> dict[str, Callable[[], None]]:
-    """Per dataset, what reads ``batches`` batches of random clips of it, all by the same, already running workers."""
+    """For each dataset a function that reads random clips of it, all by the same workers, which are running already.
+
+    Args:
+        configs: The training config of each dataset, by name.
+        workers: The number of the loader's processes.
+        batches: The number of batches that a call reads.
+    """
     datasets = [make_dataset(config) for config in configs.values()]
     config = next(iter(configs.values()))
     of_workers: dict[str, Any] = {}
@@ -110,25 +78,15 @@ def readers(
     }
 
 
-def training_step(config: TrainPipelineConfig) -> Callable[[], None]:
-    """One step of pretraining on a batch that is there already: forward, backward, optimizer."""
+def pretraining_step(config: TrainPipelineConfig) -> Callable[[], None]:
+    """A function that takes one step of pretraining on a batch that is there already."""
     dataset = make_dataset(config)
     assert config.policy is not None
-    policy = make_policy(config.policy, ds_meta=dataset.meta).train()
+    policy = make_policy(config.policy, ds_meta=dataset.meta)
     preprocess, _ = make_pre_post_processors(config.policy, dataset_stats=dataset.meta.stats)
-    optimizer = config.policy.get_optimizer_preset().build(policy.get_optim_params())
     raw = next(iter(DataLoader(dataset, BATCH)))
     raw[CAMERA] = raw[CAMERA].float() / 255  # (B,T,C,h,w)
-    batch = preprocess(raw)
-
-    def step() -> None:
-        loss, _ = policy.forward(batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return training_step(policy, preprocess(raw), bf16=False)
 
 
 def bench_loading(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
@@ -138,15 +96,14 @@ def bench_loading(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
     Args:
         quick: One short episode, no workers, one turn: does it work?
-        device: Where the pretraining step runs; reading is the processor's work.
+        device: The device of the pretraining step; reading is the processor's work.
 
     Returns:
-        ``clips_per_s``: by dataset and workers; ``step_s`` and ``step_clips_per_s`` of the default `lawm_act`;
+        ``clips_per_s`` by dataset and workers; ``step_s`` and ``step_clips_per_s`` of the default `lawm_act`;
         ``ratios``.
     """
     episodes, seconds, batches, turns = (1, 2, 2, 1) if quick else (2, 8, 4, 7)
     workers = (0,) if quick else (0, 1, 2)
-    compared = f"workers: {workers[-1] // 2}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         roots = {
@@ -160,34 +117,34 @@ def bench_loading(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
             for count in workers
             for name, read in readers(configs, count, batches).items()
         }
-        times = interleaved({"step": training_step(configs[IMPORTED]), **reads}, turns, warmup=1)
+        times = interleaved({"step": pretraining_step(configs[IMPORTED]), **reads}, turns, warmup=1)
         backend = configs[IMPORTED].dataset.video_backend
-    clips = batches * BATCH
-    read = {name: times[f"{name}, {compared}"] for name in configs}
-    step = times["step"]
-    faster = "clips/s of an imported dataset over a stock recording"
     return {
         "video_backend": backend,
         "batch": BATCH,
         "clips_per_s": {
             name: {
-                str(count): spread([clips / s for s in times[f"{name}, workers: {count}"]])
+                str(count): spread([batches * BATCH / s for s in times[f"{name}, workers: {count}"]])
                 for count in workers
             }
             for name in configs
         },
-        "step_s": spread(step),
-        "step_clips_per_s": spread([BATCH / s for s in step]),
-        "ratios": [
-            figure(
-                f"{faster}, 480x640, {compared}", ratio(read[STOCK_LARGE], read[IMPORTED]), 3, at_most=False
-            ),
-            figure(f"{faster}, 128x128, {compared}", ratio(read[STOCK], read[IMPORTED]), at_most=False),
-            figure(
-                f"clips/s of an imported dataset over those a lawm_act step on {device} consumes, {compared}",
-                ratio([s * batches for s in step], read[IMPORTED]),
-                1,
-                at_most=False,
-            ),
-        ],
+        "step_s": spread(times["step"]),
+        "step_clips_per_s": spread([BATCH / s for s in times["step"]]),
+        "ratios": ratio_rows(times, f"workers: {workers[-1] // 2}", batches, device),
     }
+
+
+def ratio_rows(
+    times: dict[str, list[float]], workers: str, batches: int, device: str
+) -> list[dict[str, Any]]:
+    """The section's rows of the table, from the seconds of a step and of reading ``batches`` by some ``workers``."""
+    imported, stock, large = (times[f"{name}, {workers}"] for name in (IMPORTED, STOCK, STOCK_LARGE))
+    step = [s * batches for s in times["step"]]
+    faster = "clips/s of an imported dataset over a stock recording"
+    consumed = f"clips/s of an imported dataset over those a lawm_act step on {device} consumes"
+    return [
+        row(f"{faster}, 480x640, {workers}", ratio(large, imported), 3, at_most=False),
+        row(f"{faster}, 128x128, {workers}", ratio(stock, imported), at_most=False),
+        row(f"{consumed}, {workers}", ratio(step, imported), 1, at_most=False),
+    ]

@@ -1,8 +1,8 @@
-"""What larger pretraining takes: measured scaling from a speed report, and estimates on paper from it.
+"""Cost of larger pretraining: measured scaling from a speed report, and estimates on paper from it.
 
-python tools/speed/scale_estimates.py            # prints the tables
-python tools/speed/scale_estimates.py --write    # puts them into docs/scale.md
-python tools/speed/scale_estimates.py --count    # counts STEPS anew, with 4 GB of memory
+python -m tools.speed.scale_estimates            # prints the tables
+python -m tools.speed.scale_estimates --write    # puts them into docs/scale.md
+python -m tools.speed.scale_estimates --count    # counts STEPS anew, with 4 GB of memory
 """
 
 import argparse
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.speed.bench import markdown, where
+from tools.speed.table import machine_line, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT, PAGE = ROOT / "docs" / "results" / "speed.json", ROOT / "docs" / "scale.md"
@@ -21,8 +21,15 @@ IMPORTED, ONE_WORKER = "imported 128x128", "1"  # of the section `loading`
 
 
 class Step(NamedTuple):
-    flops: float  # of one clip, forward and backward, multiplications and additions
-    trained: int  # parameters with a gradient
+    """A pretraining step.
+
+    Args:
+        flops: The operations of one clip, forward and backward, multiplications and additions.
+        trained: The number of parameters with a gradient.
+    """
+
+    flops: float
+    trained: int
 
 
 #: By --count, with torch.utils.flop_counter: one camera of 128 px, 16 tokens of text, all else by default.
@@ -30,14 +37,24 @@ STEPS = {"lawm_act": Step(7.898e9, 54_455_956), "lawm_smolvla": Step(234.2e9, 10
 
 
 class Video(NamedTuple):
+    """A collection of videos.
+
+    Args:
+        hours: The length of all videos together.
+        fps: Frames per second.
+        source_gb: Their size as they are handed out, in GB.
+        kind: The kind of video of `bench_import` whose processor time per frame is taken.
+        pixels: The pixels of a frame over those of that kind; time is assumed to grow with them.
+    """
+
     hours: float
     fps: float
-    source_gb: str  # as handed out
-    kind: str  # of `bench_import`, whose processor time per frame is taken
-    pixels: float = 1  # of a frame over those of that kind; time is assumed to grow with them
+    source_gb: str
+    kind: str
+    pixels: float = 1
 
 
-#: By the datasets' pages: 220,847 clips, 12 fps, 240 px high, 19 GB; and 3,700 h. Assumed: 4 s for a clip of the former;
+#: By the datasets' pages: 220,847 videos, 12 fps, 240 px high, 19 GB; and 3,700 h. Assumed: 4 s for a video of the former;
 #: 7 TB, 1920x1080 at full scale, 960x540 downscaled, and 30 fps for the latter.
 SSV2, EGO4D = "Something-Something v2", "Ego4D"
 VIDEOS = {
@@ -57,6 +74,15 @@ JOBS = {
 
 
 class Machine(NamedTuple):
+    """A machine, or several that train together.
+
+    Args:
+        gpus: The number of GPUs.
+        gpu: Their name, as in `GPUS`.
+        cores: The number of processor cores.
+        dollars_per_h: The price of an hour.
+    """
+
     gpus: int
     gpu: str
     cores: int
@@ -99,6 +125,7 @@ def number(value: float) -> str:
 
 
 def measured(report: dict[str, Any]) -> str:
+    """The part of the page with measurements, as markdown."""
     scaling, loading = report["sections"]["scaling"], report["sections"]["loading"]
     alone, *torchrun = scaling["processes"]
     grown: list[dict[str, Any]] = []
@@ -116,7 +143,7 @@ def measured(report: dict[str, Any]) -> str:
     reading += [[name, *(number(rate["median"]) for rate in by.values())] for name, by in clips.items()]
     return f"""### Measured
 
-{where(report)}. Runs by torchrun are on the processor.
+{machine_line(report)}. Runs by torchrun are on the processor.
 
 `lerobot-train --policy.type=lawm_act`: samples a second of all processes together, one thread in each, and how long a step
 waits for its batch and computes.
@@ -129,6 +156,7 @@ Clips a second that are read, with {loading["video_backend"]}. A step whose batc
 
 
 def on_paper(report: dict[str, Any]) -> str:
+    """The part of the page with estimates, as markdown."""
     per_core = report["sections"]["loading"]["clips_per_s"][IMPORTED][ONE_WORKER]["median"]
     kinds = report["sections"]["import"]["kinds"]
     machines = [["machine", "peak of a GPU, TFLOP/s", "processor cores", "$ an hour"]]
@@ -182,17 +210,17 @@ each process sends if a step of it has {BATCH} clips; GPUs of one machine have l
 Hours and assumed cost at that limit, so at least:
 
 {markdown(hours)}
-Import at {IMPORT_FPS} fps and 128 px, at the processor time for a source frame of `bench_import`'s synthetic clips. While it
+Import at {IMPORT_FPS} fps and 128 px, at the processor time for a source frame of `bench_import`'s synthetic videos. While it
 runs, the result is on the disk twice.
 
 {markdown(imports)}"""
 
 
 def count() -> None:
-    """Print what `STEPS` should say."""
+    """Print the operations and parameters for `STEPS`."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tools.speed.steps import Run, build, random_batch
+    from tools.speed.policies import Run, build, random_batch
 
     for name in STEPS:
         run = Run(name.removeprefix("lawm_"), batch=1)
@@ -207,6 +235,11 @@ def count() -> None:
 
 
 def write(block: str, page: Path) -> None:
+    """Put the tables between the page's two marks.
+
+    Raises:
+        SystemExit: If the page lacks them.
+    """
     text = page.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{page.name} must have the marks {BEGIN} and {END} once each.")
@@ -215,6 +248,7 @@ def write(block: str, page: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

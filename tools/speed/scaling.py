@@ -15,22 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from tools.speed.bench import figure
-from tools.speed.startup import TINY_ACT, TINY_LAWM, dataset_flags, launch
+from tools.speed.fixtures import import_videos
+from tools.speed.processes import launch
+from tools.speed.startup import TINY_ACT, TINY_LAWM, dataset_flags
+from tools.speed.table import row
 
-FIGURES = re.compile(r"updt_s:(?P<update_s>[\d.]+).*data_s:(?P<data_s>[\d.]+)")
+LOGGED = re.compile(r"updt_s:(?P<update_s>[\d.]+).*data_s:(?P<data_s>[\d.]+)")
 
 
 def train(
     root: Path, *flags: str, steps: int, workers: int = 0, batch: int = 8, processes: int | None = None
 ) -> dict[str, Any]:
-    """A few steps of `lerobot-train` on the dataset at ``root``.
+    """Run a few steps of `lerobot-train`.
 
     Every process has one thread: threads that wait for each other on a machine in use are slower than one.
 
     Args:
-        steps: How many count; one more goes before them.
-        processes: Started by torchrun; None for one plain process.
+        root: The folder of the dataset.
+        flags: Further flags of `lerobot-train`.
+        steps: The number of steps that count; one more goes before them.
+        workers: The number of loader workers of each process.
+        batch: The batch size of each process.
+        processes: The number of processes that torchrun starts; None for one plain process.
 
     Returns:
         ``samples_per_s`` of all processes together, and the seconds that a step waits for data and then computes,
@@ -53,7 +59,7 @@ def train(
             ],
             environment={"OMP_NUM_THREADS": "1"},
         ).output
-    logged = [found.groupdict() for found in FIGURES.finditer(output)][1:]
+    logged = [found.groupdict() for found in LOGGED.finditer(output)][1:]
     update, data = ([float(step[name]) for step in logged] for name in ("update_s", "data_s"))
     processes = processes or 1
     # LeRobot logs samples/s without decimals.
@@ -70,13 +76,11 @@ def bench_scaling(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
     Args:
         quick: One run of a tiny policy: does it work?
-        device: Of all runs but those by torchrun, which compute on the processor, joined by gloo.
+        device: The device of all runs but those by torchrun, which compute on the processor, joined by gloo.
 
     Returns:
         ``workers``, ``batch`` and ``processes``: one entry per run, see `train`; ``ratios`` of samples a second.
     """
-    from tools.speed.loading import import_videos  # imports LeRobot
-
     tiny = (*TINY_ACT, *TINY_LAWM) if quick else ()
     here, processor = (*tiny, f"--policy.device={device}"), ("--policy.device=cpu",)
     steps = 2 if quick else 5
@@ -90,10 +94,10 @@ def bench_scaling(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
             runs["batch"] = [four, alone, *larger]
             runs["processes"] = [train(root, *processor, steps=steps, processes=count) for count in (1, 2)]
 
-    def row(grown: str) -> dict[str, Any]:
+    def ratio_row(grown: str) -> dict[str, Any]:
         first, last = runs[grown][0], runs[grown][-1]
         what = f"samples/s of {last[grown]} over {first[grown]} ({grown})"
         value = round(last["samples_per_s"] / first["samples_per_s"], 3)
-        return figure(what, value, at_most=False)
+        return row(what, value, at_most=False)
 
-    return {**runs, "ratios": [row(grown) for grown in runs]}
+    return {**runs, "ratios": [ratio_row(grown) for grown in runs]}

@@ -85,6 +85,8 @@ class LawmConfig(_Mixin):
     #: The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
     #: none, then gives it one of width 0.
     needs_state: ClassVar[bool] = False
+    #: The extra of this package that installs what the wrapped policy needs, as in ``lerobot_policy_lawm[vla]``.
+    package_extra: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

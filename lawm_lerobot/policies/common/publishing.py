@@ -1,4 +1,4 @@
-"""Checkpoints on their way to the Hub: with a card, without the paths of this machine, in one commit."""
+"""Publish checkpoints on the Hub: with a card, without the paths of this machine, in one commit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from lerobot.common.train_utils import get_step_checkpoint_dir
-from lerobot.configs import PreTrainedConfig
+from lerobot.configs import PolicyFeature, PreTrainedConfig
 from lerobot.configs.train import TRAIN_CONFIG_NAME
 from lerobot.policies import make_pre_post_processors
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
@@ -23,10 +23,11 @@ from safetensors import safe_open
 from lawm_lerobot.hub import cards
 from lawm_lerobot.hub.errors import hub_errors
 from lawm_lerobot.hub.names import is_repo_id, make_public, public_name
+from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.upload import upload
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.clip_batches import pretraining_batches
-from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 from lawm_lerobot.policies.common.imagination import latent_health
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.strips import save_imagination_strip
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 PICTURE = "imagination.png"
-#: Clips of the training dataset that the card's figures are measured on.
+#: Clips of the training dataset on which the card's metrics are measured.
 HEALTH_CLIPS = 64
 
 
@@ -50,12 +51,12 @@ def push_policy(
     """Publish a policy at the end of its training, in place of LeRobot's `push_model_to_hub`.
 
     Args:
-        policy: Of either stage; its config says where to.
+        policy: The policy in either stage; its config names the repository.
         cfg: LeRobot's training config.
-        peft_model: Its adapters, in place of the whole policy.
-        state_dict: Its gathered weights, if they are spread over processes.
-        dataset_meta: Of the training dataset.
-        logged_health: Of the last training steps, for want of better.
+        peft_model: The policy's adapters, published in place of the whole policy.
+        state_dict: The policy's gathered weights, if they are spread over processes.
+        dataset_meta: LeRobot's metadata of the training dataset.
+        logged_health: The latents' health in the last training steps, shown if none can be measured now.
 
     Raises:
         HubError: In one sentence. The checkpoint on disk is untouched.
@@ -81,22 +82,13 @@ def push_policy(
         for file in checkpoint.glob("policy_*processor*"):
             shutil.copy(file, folder)
         make_public(folder, config.private)
-
-        context: dict[str, Any] = {}
         if config.pretraining:
-            health = dict(logged_health or {})
-            context["health_where"] = "in the last training steps"
             # Of weights that are spread over processes this one alone cannot compute anything.
-            if state_dict is None and dataset_meta is not None:
-                measured = _look_inside(policy, dataset_meta, folder / PICTURE)
-                if measured is not None:
-                    health = measured
-                    context["picture"] = PICTURE
-                    context["health_where"] = (
-                        f"after the last step, on up to {HEALTH_CLIPS} clips of the corpus"
-                    )
-            context["health"] = cards.health_table(health)
-        card = _policy_card(policy, cfg, dataset_meta, context)
+            readable = dataset_meta if state_dict is None else None
+            health = _health_context(policy, readable, folder / PICTURE, logged_health or {})
+            card = _pretraining_card(policy, cfg, dataset_meta, health)
+        else:
+            card = _finetuned_card(policy, cfg, dataset_meta)
         card.save(folder / CARD)
         with hub_errors(f"Pushing to {config.repo_id}", "--policy.repo_id", otherwise):
             address = upload(
@@ -109,44 +101,89 @@ def push_policy(
     logger.info(f"Model pushed to {address}")
 
 
-def _policy_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any, context: dict[str, Any]) -> Any:
+def _pretraining_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any, health: dict[str, Any]) -> ModelCard:
     config = policy.config
-    base, datasets = None, [cfg.dataset.repo_id]
-    rows = cards.training_table(
-        cfg.to_dict(), sum(p.numel() for p in policy.parameters()), cards.hardware(config.device or "cpu")
-    )
-    if config.pretraining:
-        rows = [*cards.latent_table(config), *rows]
-        context["labelled"] = bool(config.labels.action_dims)
-        context["labels_repo_id"] = config.labels.repo_id
-        # With `policy`, its plan is what drives the world model, and the strip has no second row of it.
-        context["plan"] = config.latent_action.source != POLICY
-        if config.labels.repo_id is not None:
-            datasets.append(config.labels.repo_id)
-        if config.base_path is not None:
-            base = public_name(config.base_path, config.private)
-    else:
-        robot, fps = getattr(dataset_meta, "robot_type", None), getattr(dataset_meta, "fps", None)
-        context["rollout"] = cards.rollout_command(config, config.repo_id, robot, fps)
-        context["transfer"] = cards.transfer_table(policy.transfer_report)
-        context["adapters"] = config.use_peft
-        if config.transferred_from is not None:
-            base = public_name(config.transferred_from, config.private)
-    corpus = (
-        cards.corpus(dataset_meta, cfg.dataset.repo_id)
-        if dataset_meta is not None
-        else {"corpus_text": f"`{cfg.dataset.repo_id}`"}
-    )
+    labels, base = config.labels.repo_id, config.base_path
     return cards.policy_card(
         config,
-        "pretraining" if config.pretraining else "finetuned",
+        "pretraining",
         config.repo_id,
-        base=base,
-        datasets=datasets,
-        training=rows,
-        **corpus,
-        **context,
+        base=None if base is None else public_name(base, config.private),
+        datasets=[cfg.dataset.repo_id, *([] if labels is None else [labels])],
+        training=[*_latent_rows(config), *_training_rows(policy, cfg)],
+        labelled=bool(config.labels.action_dims),
+        labels_repo_id=labels,
+        # With `policy`, its plan is what drives the world model, and the strip has no second row of it.
+        plan=config.latent_action.source != POLICY,
+        **_shared_context(config, cfg, dataset_meta),
+        **health,
     )
+
+
+def _finetuned_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any) -> ModelCard:
+    config = policy.config
+    robot, fps = getattr(dataset_meta, "robot_type", None), getattr(dataset_meta, "fps", None)
+    origin = config.transferred_from
+    return cards.policy_card(
+        config,
+        "finetuned",
+        config.repo_id,
+        base=None if origin is None else public_name(origin, config.private),
+        datasets=[cfg.dataset.repo_id],
+        training=_training_rows(policy, cfg),
+        rollout=cards.rollout_command(config.repo_id, robot_cameras(config), robot, fps),
+        transfer=cards.transfer_table(policy.transfer_report),
+        adapters=config.use_peft,
+        **_shared_context(config, cfg, dataset_meta),
+    )
+
+
+def _shared_context(config: LawmConfig, cfg: Any, dataset_meta: Any) -> dict[str, Any]:
+    """Variables of both templates: the names of the policy's packages, and its dataset."""
+    corpus = {"corpus_text": f"`{cfg.dataset.repo_id}`"}
+    if dataset_meta is not None:
+        root = Path(dataset_meta.root)
+        provenance = read_provenance(root) if (root / PROVENANCE_PATH).is_file() else []
+        corpus = cards.corpus(dataset_meta, cfg.dataset.repo_id, provenance)
+    plain_type = PreTrainedConfig.get_choice_name(config.plain_class)
+    return {"plain_type": plain_type, "extra": config.package_extra, **corpus}
+
+
+def _training_rows(policy: LawmPolicy, cfg: Any) -> list[tuple[str, Any]]:
+    parameters = sum(p.numel() for p in policy.parameters())
+    return cards.training_table(cfg.to_dict(), parameters, cards.hardware(policy.config.device or "cpu"))
+
+
+def _latent_rows(config: LawmConfig) -> list[tuple[str, Any]]:
+    latent, world_model = config.latent_action, config.world_model
+    seconds = f", {latent.stride / config.dataset_fps:.2f} s" if config.dataset_fps else ""
+    return [
+        ("latent actions", f"{latent.horizon} of {latent.dim} numbers in a chunk"),
+        ("between two frames", f"{latent.stride} dataset frames{seconds}"),
+        ("source of the latents", f"`{latent.source}`"),
+        ("world model", f"`{world_model.type}`, size `{world_model.size}`, {world_model.image_size} pixels"),
+    ]
+
+
+def robot_cameras(config: PreTrainedConfig) -> dict[str, PolicyFeature]:
+    """The cameras that a robot must have; the policy fills LeRobot's empty ones itself."""
+    return {
+        name: feature for name, feature in config.image_features.items() if not name.startswith(EMPTY_CAMERA)
+    }
+
+
+def _health_context(
+    policy: LawmPolicy, dataset_meta: Any, picture: Path, logged: dict[str, float]
+) -> dict[str, Any]:
+    """The card's variables about the latents' health: measured if ``dataset_meta`` is given, else as logged."""
+    measured = None if dataset_meta is None else _look_inside(policy, dataset_meta, picture)
+    if measured is None:
+        return {"health_where": "in the last training steps", "health": cards.health_table(logged)}
+    return {
+        "health_where": f"after the last step, on up to {HEALTH_CLIPS} clips of the corpus",
+        "health": cards.health_table(measured),
+        "picture": picture.name,
+    }
 
 
 def _look_inside(policy: LawmPolicy, dataset_meta: Any, picture: Path) -> dict[str, float] | None:
@@ -174,10 +211,10 @@ def push_export(folder: Path, source: LawmConfig, repo_id: str, private: bool | 
     """Publish what ``lawm-export`` wrote; its card goes into the folder too.
 
     Args:
-        folder: A plain checkpoint.
-        source: Config of the finetuned checkpoint, with its ``pretrained_path``.
-        repo_id: Where.
-        private: As for `upload`.
+        folder: The folder of the plain checkpoint.
+        source: The config of the finetuned checkpoint, with its ``pretrained_path``.
+        repo_id: The repository to publish it in.
+        private: The repository's visibility, as for `upload`.
 
     Returns:
         The repository's address.
@@ -197,13 +234,14 @@ def push_export(folder: Path, source: LawmConfig, repo_id: str, private: bool | 
         config,
         "exported",
         repo_id,
+        plain_type=config.type,
         base=public_name(path, private),
         datasets=[dataset] if dataset else [],
         pretrained_from=origin,
         pretrained_is_repository=origin is not None and is_repo_id(origin),
         dataset_repo_id=dataset,
         training=cards.training_table(training, parameters, None) if training else None,
-        rollout=cards.rollout_command(config, repo_id, None, None),
+        rollout=cards.rollout_command(repo_id, robot_cameras(config), None, None),
     )
     card.save(folder / CARD)
     again = f"hf upload {repo_id} {folder}" + (" --private" if private else "")

@@ -19,6 +19,7 @@ class FlowVLAConfig(LawmConfig):
     """
 
     needs_state: ClassVar[bool] = True
+    package_extra: ClassVar[str | None] = "vla"
     #: Flags that convert the numbers of a particular robot, which pretraining has none of.
     robot_conversions: ClassVar[tuple[str, ...]] = ()
 
