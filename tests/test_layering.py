@@ -29,9 +29,6 @@ ALLOWED: dict[str, set[str]] = {
 KNOWN: set[tuple[str, str]] = {
     ("hub.cards", "importing"),
     ("hub.cards", "policies"),
-    ("labels.demonstrations", "policies"),
-    ("scripts.lawm_label_actions", "labels"),
-    ("scripts.lawm_label_actions", "method"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Intervals for success rates, and for their differences."""
+"""Intervals for success rates and for other metrics, and for their differences."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, t
 
 
 @dataclass(frozen=True)
 class SuccessRate:
-    """k successes in n episodes."""
+    """k successes in n episodes.
+
+    Args:
+        successes: The number k of episodes that succeeded.
+        episodes: The number n of episodes, at least one.
+    """
 
     successes: int
     episodes: int
@@ -46,11 +51,18 @@ def difference_interval(a: SuccessRate, b: SuccessRate, confidence: float = 0.95
 def paired_bootstrap(
     a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval for the mean of ``a - b``, outcomes (seeds, episodes) of the same seeds and episodes.
+    """Percentile interval for the mean of ``a - b``, two arms' outcomes of the same seeds and episodes.
 
     Seeds are resampled, then episodes within each of them, both arms together: what the two share (an easy object
     position, a lucky draw of demonstrations) cancels. With the handful of seeds that one can afford the interval is
     somewhat too narrow; with a single one it says nothing about others.
+
+    Args:
+        a: (seeds,episodes) outcomes of the one arm.
+        b: (seeds,episodes) outcomes of the other arm.
+        confidence: The probability with which the interval is to contain the mean.
+        resamples: The number of draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: If ``a`` and ``b`` do not pair up.
@@ -69,6 +81,23 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
+def paired_t_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval for the mean of ``a - b``, metrics (n,) of the same seeds or tasks.
+
+    Raises:
+        ValueError: If ``a`` and ``b`` do not pair up, or are fewer than two.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
+        raise ValueError(
+            f"metrics of shapes {first.shape} and {second.shape} do not pair up, expected two of (n,) with n of at "
+            "least 2."
+        )
+    difference = first - second
+    low, high = t.interval(confidence, len(difference) - 1, difference.mean(), sem(difference))
+    return float(low), float(high)
+
+
 def verdict(a: SuccessRate, b: SuccessRate, name_a: str, name_b: str) -> str:
     """One sentence that claims no more than the interval of the difference of independent episodes shows."""
     return judge(a.rate - b.rate, difference_interval(a, b), name_a, name_b)
@@ -83,9 +112,9 @@ def points(difference: float, interval: tuple[float, float]) -> str:
 def judge(difference: float, interval: tuple[float, float], name_a: str, name_b: str) -> str:
     """One sentence that claims no more than the 95% interval of a difference in success shows."""
     low, high = interval
-    figures = points(difference, interval)
+    gap = points(difference, interval)
     if low > 0:
-        return f"{name_a} succeeds more often than {name_b} ({figures})."
+        return f"{name_a} succeeds more often than {name_b} ({gap})."
     if high < 0:
-        return f"{name_a} succeeds less often than {name_b} ({figures})."
-    return f"No difference in success is shown between {name_a} and {name_b} ({figures})."
+        return f"{name_a} succeeds less often than {name_b} ({gap})."
+    return f"No difference in success is shown between {name_a} and {name_b} ({gap})."
