@@ -49,13 +49,13 @@ class _KeptEpisode:
 
 
 def write_labelled_dataset(
-    recordings: Recordings, labels: DecodedCorpus, repo_id: str, with_demonstrations: bool, root: Path
+    recordings: Recordings, decoded: DecodedCorpus, repo_id: str, with_demonstrations: bool, root: Path
 ) -> None:
     """Write the corpus's confidently decoded episodes with `action` and `action_confidence`.
 
     Args:
         recordings: The corpus and the demonstrations, whose units the actions are in.
-        labels: The decoded actions.
+        decoded: The decoded actions.
         repo_id: The name of the result.
         with_demonstrations: Put the demonstrations in as well, with a confidence of 1.
         root: The folder to make. Parts of a merged dataset stand beside it.
@@ -63,18 +63,18 @@ def write_labelled_dataset(
     corpus, demos = recordings.corpus, recordings.demos
     feature = {key: demos.features[ACTION].get(key) for key in ("dtype", "shape", "names")}
     actions = {
-        ACTION: (labels.actions, {**feature, "dtype": "float32"}),
-        CONFIDENCE: (labels.confidence[:, None], CONFIDENCE_FEATURE),
+        ACTION: (decoded.actions, {**feature, "dtype": "float32"}),
+        CONFIDENCE: (decoded.confidence[:, None], CONFIDENCE_FEATURE),
     }
     robot_type = demos.meta.robot_type
     if not with_demonstrations:
-        copy_with(corpus.dataset, actions, labels.kept, [], robot_type, root)
+        copy_with(corpus.dataset, actions, decoded.kept, [], robot_type, root)
         return
     dropped, demos_dropped = features_to_drop(corpus.features, demos.features)
     for key in (*dropped, *demos_dropped):
         logger.warning(f"{key} is in one of the two datasets only, so the merged one does without it.")
     parts = [root.with_name(f"{root.name}.{part}") for part in ("corpus", "demonstrations")]
-    copy_with(corpus.dataset, actions, labels.kept, dropped, robot_type, parts[0])
+    copy_with(corpus.dataset, actions, decoded.kept, dropped, robot_type, parts[0])
     certain = {CONFIDENCE: (np.ones((demos.meta.total_frames, 1), np.float32), CONFIDENCE_FEATURE)}
     copy_with(demos.dataset, certain, recordings.episodes, demos_dropped, robot_type, parts[1])
     merge(repo_id, parts, root)

@@ -21,7 +21,7 @@ def write_report(
     checkpoint: Path | str | None,
     recordings: Recordings,
     decoders: dict[str, FittedDecoder],
-    labels: DecodedCorpus,
+    decoded: DecodedCorpus,
     folder: Path,
 ) -> None:
     """Write both files into the labelled dataset.
@@ -31,21 +31,21 @@ def write_report(
         checkpoint: The pretraining checkpoint, if there was one.
         recordings: The datasets of the run.
         decoders: All decoders that were fitted, by name.
-        labels: The decoded actions of the corpus.
+        decoded: The decoded actions of the corpus.
         folder: The labelled dataset.
     """
     names = recordings.action_names()
-    chosen = decoders[labels.decoder]
+    chosen = decoders[decoded.decoder]
     report = {
         "decoder": chosen.name,
         "decoders": {name: _metrics(fitted, names) for name, fitted in decoders.items()},
         "demonstrations": len(recordings.episodes),
         "judged_on": len(np.unique(chosen.held_out.episode)),
-        "episodes": len(labels.kept),
-        "episodes_left_out": len(recordings.corpus.episodes) - len(labels.kept),
-        "frames": sum(recordings.corpus.length(episode) for episode in labels.kept),
-        "mean_confidence": labels.mean_confidence,
-        "episode_confidence": [round(confidence, 4) for confidence in labels.episode_confidence],
+        "episodes": len(decoded.kept),
+        "episodes_left_out": len(recordings.corpus.episodes) - len(decoded.kept),
+        "frames": sum(recordings.corpus.length(episode) for episode in decoded.kept),
+        "mean_confidence": decoded.mean_confidence,
+        "episode_confidence": [round(confidence, 4) for confidence in decoded.episode_confidence],
         "merged": config.merge,
         "settings": draccus.encode(config) | {"policy": str(checkpoint) if checkpoint else None},
     }

@@ -51,14 +51,14 @@ def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = No
     demonstrations = read_demonstrations(recordings)
     decoders = fit_decoders(config, policy, demonstrations, device)
     decoders, chosen = judge(decoders, unseen_demonstrations(recordings, policy))
-    labels = decode_corpus(chosen, recordings, config.min_confidence)
+    decoded = decode_corpus(chosen, recordings, config.min_confidence)
     with written_aside(root) as unfinished:
-        write_labelled_dataset(recordings, labels, config.output_repo_id, config.merge, unfinished)
-        write_report(config, checkpoint, recordings, decoders, labels, unfinished)
+        write_labelled_dataset(recordings, decoded, config.output_repo_id, config.merge, unfinished)
+        write_report(config, checkpoint, recordings, decoders, decoded, unfinished)
     logger.info(
-        f"Labelled {len(labels.kept)} episodes by {chosen.name} (R2 {chosen.held_out.r2:.2f} on held-out "
-        f"demonstrations, mean confidence {labels.mean_confidence:.2f}); "
-        f"{len(recordings.corpus.episodes) - len(labels.kept)} left out below "
+        f"Labelled {len(decoded.kept)} episodes by {chosen.name} (R2 {chosen.held_out.r2:.2f} on held-out "
+        f"demonstrations, mean confidence {decoded.mean_confidence:.2f}); "
+        f"{len(recordings.corpus.episodes) - len(decoded.kept)} left out below "
         f"--min_confidence={config.min_confidence}. Wrote {root}"
     )
     return root

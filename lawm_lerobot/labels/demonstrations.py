@@ -192,12 +192,12 @@ def check_demonstrations(reader: EpisodeReader, fps: int, stride: int) -> None:
         )
 
 
-def labelled_camera(reader: EpisodeReader, wanted: str | None, same_as: str | None, flag: str) -> str:
+def labelled_camera(reader: EpisodeReader, name: str | None, same_as: str | None, flag: str) -> str:
     """The dataset's camera: the one asked for, the one of the same name as another dataset's, or the only one.
 
     Args:
         reader: The dataset.
-        wanted: The camera asked for, with or without its prefix; None leaves the choice open.
+        name: The camera asked for, with or without its prefix; None leaves the choice open.
         same_as: The other dataset's camera, which is taken if this dataset has it and none is asked for.
         flag: The flag that chooses the camera, for the message.
 
@@ -206,13 +206,13 @@ def labelled_camera(reader: EpisodeReader, wanted: str | None, same_as: str | No
     """
     cameras = [key for key in reader.meta.camera_keys if reader.features[key]["shape"][-1] == 3]
     for key in cameras:
-        if wanted in (key, key.removeprefix(f"{OBS_IMAGES}.")) or (wanted is None and key == same_as):
+        if name in (key, key.removeprefix(f"{OBS_IMAGES}.")) or (name is None and key == same_as):
             return key
-    if wanted is None and len(cameras) == 1:
+    if name is None and len(cameras) == 1:
         return cameras[0]
     raise ValueError(
         f"{reader.dataset.repo_id} has the colour cameras {', '.join(cameras) or 'none'}, expected "
-        f"{wanted or same_as or 'only one'} among them: change {flag}."
+        f"{name or same_as or 'only one'} among them: change {flag}."
     )
 
 

@@ -104,8 +104,8 @@ def test_the_inverse_model_labels_and_merges(datasets, tmp_path):
     frames = EPISODES * LENGTH
     report = json.loads((tmp_path / "out" / "label_report.json").read_text())
     assert report["decoder"] == "inverse_model" and list(report["decoders"]) == ["inverse_model"]
-    figures = report["decoders"]["inverse_model"]
-    assert figures["held_out_r2"] > 0.2 and list(figures["held_out_r2_per_dimension"]) == [
+    metrics = report["decoders"]["inverse_model"]
+    assert metrics["held_out_r2"] > 0.2 and list(metrics["held_out_r2_per_dimension"]) == [
         "joint_0",
         "joint_1",
     ]
@@ -145,9 +145,9 @@ def test_the_readout_is_judged_on_demonstrations_that_did_not_shape_the_latents(
     assert correlation(actions, column(datasets["withheld"], "action")) > 0.3
 
     # Between the second and the third in confidence: two episodes stay, with their own frames and numbers.
-    trust = np.array(report["episode_confidence"])
-    keep = sorted(np.argsort(-trust)[:2])
-    threshold = float(np.sort(trust)[-3:-1].mean())
+    confidences = np.array(report["episode_confidence"])
+    keep = sorted(np.argsort(-confidences)[:2])
+    threshold = float(np.sort(confidences)[-3:-1].mean())
     log = label(
         datasets["videos"], datasets["demos"], tmp_path / "sure", *flags, f"--min_confidence={threshold}"
     )

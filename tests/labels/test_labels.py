@@ -154,11 +154,11 @@ def test_demonstrations_give_frames_with_the_actions_between_them(datasets):
     demos = load_demonstrations(demonstrations(datasets["demos"]))
     actions = actions_of(datasets["demos"])
     assert len(demos.first_frames) == (14 - STRIDE) + (9 - STRIDE)
-    frames, valid, told = demos.clips(torch.tensor([0, 14 + 4]))
+    frames, valid, found = demos.clips(torch.tensor([0, 14 + 4]))
     assert frames.shape == (2, HORIZON + 1, 3, SIZE, SIZE) and frames.dtype == torch.uint8
-    np.testing.assert_array_equal(told[0].flatten(0, 1), actions[: HORIZON * STRIDE])
+    np.testing.assert_array_equal(found[0].flatten(0, 1), actions[: HORIZON * STRIDE])
     assert valid.tolist() == [[True] * 3, [True, True, False]]  # frames 4, 6, 8 of an episode of 9
-    np.testing.assert_array_equal(told[1, :2].flatten(0, 1), actions[18:22])
+    np.testing.assert_array_equal(found[1, :2].flatten(0, 1), actions[18:22])
     torch.testing.assert_close(frames[0, 1], demos.frames[STRIDE])
     assert load_demonstrations(demonstrations(datasets["demos"], episodes=[1])).actions.shape == (9, 2)
 
