@@ -6,7 +6,9 @@ re-encoding the video that it shares with others. Here a dropped episode's pictu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +24,80 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION
 
 from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance, write_provenance
+from lawm_lerobot.labelling.decoders import DecodedCorpus
+from lawm_lerobot.labelling.recordings import Recordings, features_to_drop
+
+logger = logging.getLogger(__name__)
 
 CONFIDENCE = "action_confidence"
 CONFIDENCE_FEATURE = {"dtype": "float32", "shape": (1,), "names": None}
-#: Written by LeRobot for every dataset.
-DEFAULT_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
-def add_labels(
-    dataset: LeRobotDataset,
-    actions: np.ndarray,
-    confidence: np.ndarray,
-    action_feature: dict[str, Any],
-    robot_type: str | None,
-    keep: Sequence[int],
-    without: Sequence[str],
-    root: Path,
-) -> None:
-    """Copy a dataset to ``root`` with `action` and `action_confidence`.
+@dataclass
+class _KeptEpisode:
+    """An episode of a copied dataset.
 
     Args:
-        dataset: All of its episodes.
-        actions: (N,A) float32 of every frame.
-        confidence: (N,) float32.
-        action_feature: The demonstrations' dtype, shape and names.
-        robot_type: The demonstrations', whose units the actions are in.
-        keep: Episodes of the result, in order.
-        without: Features to leave out.
-        root: Must not exist.
+        first: The dataset index of its first frame.
+        end: The dataset index after its last frame.
+        statistics: Statistics of the features that were added, by feature and by name.
     """
-    added = {ACTION: (actions, action_feature), CONFIDENCE: (confidence[:, None], CONFIDENCE_FEATURE)}
+
+    first: int
+    end: int
+    statistics: dict[str, dict[str, np.ndarray]]
+
+
+def write_labelled_dataset(
+    recordings: Recordings, decoded: DecodedCorpus, repo_id: str, with_demonstrations: bool, root: Path
+) -> None:
+    """Write the corpus's confidently decoded episodes with `action` and `action_confidence`.
+
+    Args:
+        recordings: The corpus and the demonstrations, whose units the actions are in.
+        decoded: The decoded actions.
+        repo_id: The name of the result.
+        with_demonstrations: Put the demonstrations in as well, with a confidence of 1.
+        root: The folder to make. Parts of a merged dataset stand beside it.
+    """
+    corpus, demos = recordings.corpus, recordings.demos
+    feature = {key: demos.features[ACTION].get(key) for key in ("dtype", "shape", "names")}
+    actions = {
+        ACTION: (decoded.actions, {**feature, "dtype": "float32"}),
+        CONFIDENCE: (decoded.confidence[:, None], CONFIDENCE_FEATURE),
+    }
+    robot_type = demos.meta.robot_type
+    if not with_demonstrations:
+        copy_with(corpus.dataset, actions, decoded.kept, [], robot_type, root)
+        return
+    dropped, demos_dropped = features_to_drop(corpus.features, demos.features)
+    for key in (*dropped, *demos_dropped):
+        logger.warning(f"{key} is in one of the two datasets only, so the merged one does without it.")
+    parts = [root.with_name(f"{root.name}.{part}") for part in ("corpus", "demonstrations")]
+    copy_with(corpus.dataset, actions, decoded.kept, dropped, robot_type, parts[0])
+    certain = {CONFIDENCE: (np.ones((demos.meta.total_frames, 1), np.float32), CONFIDENCE_FEATURE)}
+    copy_with(demos.dataset, certain, recordings.episodes, demos_dropped, robot_type, parts[1])
+    merge(repo_id, parts, root)
+
+
+def copy_with(
+    dataset: LeRobotDataset,
+    added: dict[str, tuple[np.ndarray, dict[str, Any]]],
+    keep: Sequence[int],
+    without: Sequence[str],
+    robot_type: str | None,
+    root: Path,
+) -> None:
+    """Copy a dataset to ``root`` with more features.
+
+    Args:
+        dataset: The dataset, with all of its episodes.
+        added: The values (N,D) of every frame, and the feature, of each feature to add.
+        keep: The episodes of the result, in order.
+        without: The features to leave out.
+        robot_type: The robot whose units the actions are in.
+        root: The folder to make.
+    """
     modify_features(
         dataset,
         add_features=added,
@@ -64,57 +110,73 @@ def add_labels(
         write_provenance(
             [{**rows[old], "episode_index": new} for new, old in enumerate(keep) if old in rows], root
         )
-    finish_copy(root, keep, [ACTION, CONFIDENCE], robot_type)
-
-
-def copy_demonstrations(
-    dataset: LeRobotDataset, episodes: Sequence[int], without: Sequence[str], root: Path
-) -> None:
-    """Copy the demonstrations to ``root``, with a confidence of 1 and without the features ``without``."""
-    frames = dataset.meta.total_frames
-    added = {CONFIDENCE: (np.ones((frames, 1), np.float32), CONFIDENCE_FEATURE)}
-    modify_features(
-        dataset,
-        add_features=added,
-        remove_features=list(without) or None,
-        output_dir=root,
-        repo_id=dataset.repo_id,
-    )
-    finish_copy(root, episodes, [CONFIDENCE], dataset.meta.robot_type)
-
-
-def finish_copy(root: Path, keep: Sequence[int], added: Sequence[str], robot_type: str | None) -> None:
-    """Reduce a dataset, in place, to the episodes ``keep``, and write the statistics of ``added`` features."""
     info = load_info(root)
     new_index = {old: new for new, old in enumerate(keep)}
-    statistics: dict[int, dict] = {}
-    bounds: dict[int, tuple[int, int]] = {}
+    kept = _reduce_data(root, new_index, {key: info.features[key] for key in added})
+    every = _reduce_episodes(root, new_index, kept, info.features)
+    if len(keep) == info.total_episodes:
+        old_stats = {key: value for key, value in (load_stats(root) or {}).items() if key in info.features}
+        stats = {**old_stats, **aggregate_stats([episode.statistics for episode in kept.values()])}
+    else:
+        stats = aggregate_stats(every)
+    write_stats({key: stats[key] for key in info.features if key in stats}, root)
+    info.total_episodes, info.total_frames = len(keep), max(episode.end for episode in kept.values())
+    info.splits = {"train": f"0:{len(keep)}"}
+    info.robot_type = robot_type
+    write_info(info, root)
+    _remove_unused_videos(root)
+
+
+def _reduce_data(root: Path, new_index: dict[int, int], added: dict[str, dict]) -> dict[int, _KeptEpisode]:
+    """Reduce a dataset's frames, in place, to the episodes in ``new_index``.
+
+    Args:
+        root: The dataset.
+        new_index: The new number of each episode that stays.
+        added: The features whose statistics are to be computed.
+
+    Returns:
+        The episodes that stay, by their new number.
+    """
+    kept: dict[int, _KeptEpisode] = {}
     frames = 0
     for file in sorted((root / "data").glob("*/*.parquet")):
         table = pq.read_table(file)
         schema, rows = table.schema, table.to_pandas()
-        kept = rows[rows["episode_index"].isin(new_index)].copy()
-        if kept.empty:
+        rows = rows[rows["episode_index"].isin(new_index)].copy()
+        if rows.empty:
             file.unlink()
             continue
-        kept["episode_index"] = kept["episode_index"].map(new_index)
-        kept["index"] = np.arange(frames, frames + len(kept))
-        for episode, part in kept.groupby("episode_index"):
+        rows["episode_index"] = rows["episode_index"].map(new_index)
+        rows["index"] = np.arange(frames, frames + len(rows))
+        for episode, part in rows.groupby("episode_index"):
             # LeRobot stores, and judges, features of one number as plain columns.
             values = {key: np.stack(part[key].to_list()) for key in added}
-            features = {key: info.features[key] for key in added}
-            statistics[int(episode)] = {
+            statistics = {
                 # LeRobot's quantiles are of one precision or the other, as an episode's length and values have it;
                 # all episodes stand in one column.
                 key: {name: v.astype(np.float64) if v.dtype.kind == "f" else v for name, v in found.items()}
-                for key, found in compute_episode_stats(values, features).items()
+                for key, found in compute_episode_stats(values, added).items()
             }
             first = int(part["index"].iloc[0])
-            bounds[int(episode)] = (first, first + len(part))
-        frames += len(kept)
-        pq.write_table(pa.Table.from_pandas(kept, schema=schema, preserve_index=False), file)
+            kept[int(episode)] = _KeptEpisode(first, first + len(part), statistics)
+        frames += len(rows)
+        pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), file)
+    return kept
 
-    everything: list[dict[str, dict[str, np.ndarray]]] = []
+
+def _reduce_episodes(
+    root: Path, new_index: dict[int, int], kept: dict[int, _KeptEpisode], features: dict[str, dict]
+) -> list[dict[str, dict[str, np.ndarray]]]:
+    """Reduce a dataset's table of episodes, in place; returns the statistics of those that stay.
+
+    Args:
+        root: The dataset.
+        new_index: The new number of each episode that stays.
+        kept: The episodes that stay, by their new number.
+        features: The dataset's features; columns of others are left out.
+    """
+    every: list[dict[str, dict[str, np.ndarray]]] = []
     for file in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
         rows = pd.read_parquet(file)
         rows = rows[rows["episode_index"].isin(new_index)].copy()
@@ -122,31 +184,17 @@ def finish_copy(root: Path, keep: Sequence[int], added: Sequence[str], robot_typ
             file.unlink()
             continue
         rows["episode_index"] = rows["episode_index"].map(new_index)
-        gone = [
-            c for c in rows if c.split("/")[0] in ("stats", "videos") and c.split("/")[1] not in info.features
-        ]
+        gone = [c for c in rows if c.split("/")[0] in ("stats", "videos") and c.split("/")[1] not in features]
         rows = rows.drop(columns=gone)
-        rows["dataset_from_index"] = [bounds[episode][0] for episode in rows["episode_index"]]
-        rows["dataset_to_index"] = [bounds[episode][1] for episode in rows["episode_index"]]
-        for key in added:
-            for name in statistics[int(rows["episode_index"].iloc[0])][key]:
-                rows[f"stats/{key}/{name}"] = [
-                    statistics[episode][key][name] for episode in rows["episode_index"]
-                ]
-        everything += [_row_statistics(row) for row in rows.to_dict("records")]
+        episodes = [kept[episode] for episode in rows["episode_index"]]
+        rows["dataset_from_index"] = [episode.first for episode in episodes]
+        rows["dataset_to_index"] = [episode.end for episode in episodes]
+        for key, statistics in episodes[0].statistics.items():
+            for name in statistics:
+                rows[f"stats/{key}/{name}"] = [episode.statistics[key][name] for episode in episodes]
+        every += [_row_statistics(row) for row in rows.to_dict("records")]
         rows.to_parquet(file, index=False)
-
-    if len(keep) == info.total_episodes:
-        kept_stats = {key: value for key, value in (load_stats(root) or {}).items() if key in info.features}
-        stats = {**kept_stats, **aggregate_stats(list(statistics.values()))}
-    else:
-        stats = aggregate_stats(everything)
-    write_stats({key: stats[key] for key in info.features if key in stats}, root)
-    info.total_episodes, info.total_frames = len(keep), frames
-    info.splits = {"train": f"0:{len(keep)}"}
-    info.robot_type = robot_type
-    write_info(info, root)
-    _remove_unused_videos(root)
+    return every
 
 
 def _row_statistics(row: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
@@ -174,37 +222,6 @@ def _remove_unused_videos(root: Path) -> None:
         for file in folder.glob("*/*.mp4"):
             if (int(file.parent.name.split("-")[1]), int(file.stem.split("-")[1])) not in used:
                 file.unlink()
-
-
-def features_to_drop(corpus: dict[str, dict], demos: dict[str, dict]) -> tuple[list[str], list[str]]:
-    """What each of two datasets has that the other lacks, so that without it they can be merged.
-
-    Args:
-        corpus: Features of the unlabelled dataset.
-        demos: Of the demonstrations.
-
-    Raises:
-        ValueError: If they share no camera, or a shared feature has two shapes.
-    """
-    ours = {key: ft for key, ft in corpus.items() if key not in DEFAULT_FEATURES}
-    theirs = {key: ft for key, ft in demos.items() if key not in (*DEFAULT_FEATURES, ACTION)}
-    shared = ours.keys() & theirs.keys()
-    advice = "import one of them again (lawm-import-videos --camera, --size), or leave out --merge=true"
-    if not any(ours[key]["dtype"] in ("video", "image") for key in shared):
-        raise ValueError(
-            f"The dataset's features ({', '.join(sorted(ours))}) and the demonstrations' "
-            f"({', '.join(sorted(theirs))}) have no camera in common, so they cannot be merged: {advice}."
-        )
-    for key in sorted(shared):
-        found, expected = (
-            (ft["dtype"], list(ft["shape"]), ft.get("names")) for ft in (ours[key], theirs[key])
-        )
-        if found != expected:
-            raise ValueError(
-                f"{key} is {found} in the dataset and {expected} in the demonstrations, so they cannot be "
-                f"merged: {advice}."
-            )
-    return sorted(ours.keys() - shared), sorted(theirs.keys() - shared)
 
 
 def merge(repo_id: str, parts: Sequence[Path], root: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 # "Couldn't instantiate class" in its place.
 from draccus.utils import ParsingError
 
-#: In a dataset pooled from sources whose actions differ: which embodiment's `action` a frame has, -1 for none.
+#: Feature of a dataset pooled from sources whose actions differ: the number of the embodiment that acts in a frame,
+#: -1 for none.
 EMBODIMENT = "labels.embodiment"
 #: Names and dimensions of those embodiments' actions, beside the dataset's own metadata.
 LABELS_PATH = "meta/lawm_labels.json"
@@ -22,15 +23,15 @@ class LabelsConfig:
     Args:
         repo_id: A second dataset, of labelled demonstrations, beside the corpus; None for none. Its frames are
             held in memory, as bytes at the world model's size, in every process.
-        root: Its folder; None looks it up as LeRobot does.
-        revision: On the Hub.
-        episodes: Only these of its episodes; None takes all.
-        camera: The camera of it that the inverse dynamics sees. None takes the one of the corpus's name, or
-            the only one.
+        root: The folder of that dataset; None looks it up as LeRobot does.
+        revision: The revision of that dataset on the Hub.
+        episodes: The episodes of that dataset to use; None takes all.
+        camera: The camera of that dataset that the inverse dynamics sees. None takes the one of the corpus's name,
+            or the only one.
         fraction: Share of the corpus's own labelled episodes whose actions are used, at least one if above 0.
             At 0 the corpus's `action` has no influence.
-        seed: Of the choice of those episodes.
-        weight: Of the read-out's loss.
+        seed: Seed of the choice of those episodes.
+        weight: Weight of the read-out's loss.
         batch_size: Labelled clips of the second dataset in a training step, beside the corpus's.
         action_dims: Action dimension of every embodiment the checkpoint can read out: the corpus's, then the
             second dataset's. Written by pretraining, not by hand.

@@ -21,11 +21,11 @@ class EpisodeReader:
     """Frames, numbers and task of whole episodes.
 
     Args:
-        repo_id: Of the dataset.
-        root: Its folder; None looks it up as LeRobot does, in its cache and then on the Hub.
-        revision: On the Hub.
-        episodes: Only these; None takes all.
-        flag: What the dataset is given by on the command line, for messages: ``--policy.labels``.
+        repo_id: The name of the dataset.
+        root: The folder of the dataset; None looks it up as LeRobot does, in its cache and then on the Hub.
+        revision: The revision of the dataset on the Hub.
+        episodes: The episodes to read; None takes all.
+        flag: The flags that give the dataset on the command line, for messages: ``--policy.labels``.
 
     Raises:
         ValueError: If the dataset is not there, or lacks one of the episodes.
@@ -86,7 +86,7 @@ class EpisodeReader:
         return end - first
 
     def numbers(self, episode: int, key: str) -> np.ndarray:
-        """(frames,D) of `column`."""
+        """(frames,D): the rows of `column` that belong to an episode."""
         first, end = self._rows[episode]
         return self.column(key)[first:end]
 

@@ -1,1 +1,1 @@
-"""Intervals for figures, and ridge regression."""
+"""Intervals for metrics, and ridge regression."""

@@ -9,22 +9,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Per row, so that a penalty means the same for few rows and for many.
+#: Penalties to choose from. They count per row, so that one means the same for few rows and for many.
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 4))
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """A fitted linear map with standardised inputs."""
+    """A fitted linear map with standardised inputs.
+
+    Args:
+        mean: (D,) mean of the inputs.
+        scale: (D,) standard deviation of the inputs, 1 where they do not vary.
+        weights: (D,A) weights of the standardised inputs.
+        bias: (A,) mean of the targets.
+        penalty: The penalty that was chosen.
+    """
 
     mean: np.ndarray
-    """(D,) of the inputs"""
     scale: np.ndarray
-    """(D,) their standard deviation, 1 where they do not vary"""
     weights: np.ndarray
-    """(D,A)"""
     bias: np.ndarray
-    """(A,)"""
     penalty: float
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
@@ -56,26 +60,23 @@ def fit_ridge(
     """Fit with the penalty that predicts held-out groups best.
 
     Args:
-        inputs: (N,D).
-        targets: (N,A). Each dimension counts by its share of explained variance, whatever its unit.
-        groups: (N,) what must not be on both sides of a split: the episode of each row.
-        penalties: To choose from, per row of standardised inputs.
-        folds: Of the cross-validation; as many as there are groups if those are fewer. With one group the
-            largest penalty is taken, since nothing can be held out.
-        seed: Of the assignment of groups to folds.
+        inputs: (N,D) inputs.
+        targets: (N,A) targets. Each dimension counts by its share of explained variance, whatever its unit.
+        groups: (N,) the episode of each row, or whatever else must not be on both sides of a split.
+        penalties: The penalties to choose from, per row of standardised inputs.
+        folds: The number of folds of the cross-validation; as many as there are groups if those are fewer. With one
+            group the largest penalty is taken, since nothing can be held out.
+        seed: Seed of the assignment of groups to folds.
     """
     inputs, targets = np.asarray(inputs, np.float64), np.asarray(targets, np.float64)
-    best = len(penalties) - 1
-    fold = group_folds(groups, folds, seed)
-    if fold.max() > 0:
-        spread = np.where(targets.std(0) > 1e-8, targets.std(0), 1.0)  # (A,)
-        error = np.zeros(len(penalties))
-        for held in range(fold.max() + 1):
-            train, test = fold != held, fold == held
-            mean, scale, bias, weights = _fit_path(inputs[train], targets[train], penalties)
-            predicted = (inputs[test] - mean) / scale @ weights + bias  # (P,N,A)
-            error += (((predicted - targets[test]) / spread) ** 2).sum((1, 2))
-        best = int(error.argmin())
+    deviation = np.where(targets.std(0) > 1e-8, targets.std(0), 1.0)  # (A,)
+    error = np.zeros(len(penalties))  # (P,)
+    held_out = splits(groups, folds, seed)
+    for train, test in held_out:
+        mean, scale, bias, weights = _fit_path(inputs[train], targets[train], penalties)
+        predicted = (inputs[test] - mean) / scale @ weights + bias  # (P,N,A)
+        error += (((predicted - targets[test]) / deviation) ** 2).sum((1, 2))
+    best = int(error.argmin()) if held_out else len(penalties) - 1
     mean, scale, bias, weights = _fit_path(inputs, targets, (penalties[best],))
     return Ridge(mean, scale, weights[0], bias, penalties[best])
 
@@ -90,18 +91,26 @@ def held_out_predictions(
 ) -> np.ndarray:
     """(N,A): each row predicted by a `fit_ridge` that saw nothing of its group, in the choice of penalty either.
 
+    The arguments are those of `fit_ridge`.
+
     Raises:
         ValueError: If there is one group only.
     """
-    fold = group_folds(groups, folds, seed)
-    if fold.max() == 0:
+    held_out = splits(groups, folds, seed)
+    if not held_out:
         raise ValueError("held-out predictions need at least two groups (episodes), found one")
     predicted = np.empty(targets.shape)
-    for held in range(fold.max() + 1):
-        train, test = fold != held, fold == held
+    for train, test in held_out:
         model = fit_ridge(inputs[train], targets[train], groups[train], penalties, folds, seed)
         predicted[test] = model.predict(inputs[test])
     return predicted
+
+
+def splits(groups: np.ndarray, folds: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(N,) bool rows to fit and (N,) bool rows to hold out, for each of `group_folds`; none of a single group."""
+    fold = group_folds(groups, folds, seed)
+    count = int(fold.max()) + 1
+    return [(fold != held, fold == held) for held in range(count)] if count > 1 else []
 
 
 def group_folds(groups: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
@@ -112,7 +121,7 @@ def group_folds(groups: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
 
 
 def r2_per_dimension(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(N,A), (N,A) -> (A,) explained variance: 1 perfect, 0 as good as the mean of these targets, NaN if they are constant."""
+    """(N,A), (N,A) -> (A,) explained variance: 1 is perfect, 0 as good as the mean of these targets, NaN if constant."""
     residual = ((targets - predicted) ** 2).sum(0)
     total = ((targets - targets.mean(0)) ** 2).sum(0)
     varies = total > 1e-12 * len(targets) * (1.0 + targets.mean(0) ** 2)

@@ -12,10 +12,11 @@ from helpers.datasets_on_the_spot import make_dataset
 from helpers.training import TINY_ACT, lerobot_train, pretrain, run_command
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lawm_lerobot.labelling.dataset import add_labels
-from lawm_lerobot.labelling.decoders import Confidence, Decoded, HeldOut, latent_features
+from lawm_lerobot.labelling import dataset as dataset_module
+from lawm_lerobot.labelling.dataset import CONFIDENCE, CONFIDENCE_FEATURE, copy_with
+from lawm_lerobot.labelling.decoders import Confidence, Decoded, HeldOut, over_transitions
+from lawm_lerobot.labelling.latent_readout import latent_features
 from lawm_lerobot.labels.episodes import EpisodeReader
-from lawm_lerobot.scripts import lawm_label_actions
 from lawm_lerobot.scripts.lawm_label_actions import main
 
 EPISODES, LENGTH = 5, 20
@@ -59,9 +60,11 @@ def checkpoint(datasets, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(datasets["videos"], tmp_path_factory.mktemp("run") / "run", *flags, steps=30).checkpoint()
 
 
-def label(videos: Path, demos: Path, output: Path, *flags: str | Path) -> str:
-    return run_command(
-        main,
+def run_label_actions(videos: Path, demos: Path, output: Path, *flags: str | Path) -> tuple[int, str]:
+    """The command's exit code and its log."""
+    codes: list[int] = []
+    log = run_command(
+        lambda: codes.append(main()),
         f"--dataset.repo_id=test/{videos.name}",
         f"--dataset.root={videos}",
         f"--labels.repo_id=test/{demos.name}",
@@ -71,6 +74,21 @@ def label(videos: Path, demos: Path, output: Path, *flags: str | Path) -> str:
         *QUICK,
         *flags,
     )
+    return codes[0], log
+
+
+def label(videos: Path, demos: Path, output: Path, *flags: str | Path) -> str:
+    code, log = run_label_actions(videos, demos, output, *flags)
+    assert code == 0, log
+    return log
+
+
+def refusal(*arguments: str | Path, code: int = 1) -> str:
+    """The one sentence with which the command refuses."""
+    found, log = run_label_actions(*arguments)
+    errors = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert found == code and len(errors) == 1 and log.splitlines()[-1] == errors[0], log
+    return errors[0]
 
 
 def column(root: Path, key: str) -> np.ndarray:
@@ -86,8 +104,8 @@ def test_the_inverse_model_labels_and_merges(datasets, tmp_path):
     frames = EPISODES * LENGTH
     report = json.loads((tmp_path / "out" / "label_report.json").read_text())
     assert report["decoder"] == "inverse_model" and list(report["decoders"]) == ["inverse_model"]
-    figures = report["decoders"]["inverse_model"]
-    assert figures["held_out_r2"] > 0.2 and list(figures["held_out_r2_per_dimension"]) == [
+    metrics = report["decoders"]["inverse_model"]
+    assert metrics["held_out_r2"] > 0.2 and list(metrics["held_out_r2_per_dimension"]) == [
         "joint_0",
         "joint_1",
     ]
@@ -127,9 +145,9 @@ def test_the_readout_is_judged_on_demonstrations_that_did_not_shape_the_latents(
     assert correlation(actions, column(datasets["withheld"], "action")) > 0.3
 
     # Between the second and the third in confidence: two episodes stay, with their own frames and numbers.
-    trust = np.array(report["episode_confidence"])
-    keep = sorted(np.argsort(-trust)[:2])
-    threshold = float(np.sort(trust)[-3:-1].mean())
+    confidences = np.array(report["episode_confidence"])
+    keep = sorted(np.argsort(-confidences)[:2])
+    threshold = float(np.sort(confidences)[-3:-1].mean())
     log = label(
         datasets["videos"], datasets["demos"], tmp_path / "sure", *flags, f"--min_confidence={threshold}"
     )
@@ -155,15 +173,10 @@ def test_latents_that_know_all_demonstrations_are_no_judge_of_themselves(dataset
 
 
 def test_actions_that_have_nothing_to_do_with_the_video_are_refused(datasets, checkpoint, tmp_path):
-    with pytest.raises(SystemExit, match="no better than their mean") as stop:
-        label(
-            datasets["videos"],
-            datasets["scrambled"],
-            tmp_path / "out",
-            f"--policy.path={checkpoint}",
-            "--decoder=readout",
-        )
-    assert "\n" not in str(stop.value)
+    flags = [f"--policy.path={checkpoint}", "--decoder=readout"]
+    assert "no better than their mean" in refusal(
+        datasets["videos"], datasets["scrambled"], tmp_path / "out", *flags
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,10 +184,10 @@ def test_killed_half_way_leaves_nothing(datasets, checkpoint, tmp_path, monkeypa
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lawm_label_actions, "merge", killed)
+    monkeypatch.setattr(dataset_module, "merge", killed)
     flags = [f"--policy.path={checkpoint}", "--decoder=readout", "--merge=true"]
-    with pytest.raises(KeyboardInterrupt):
-        label(datasets["videos"], datasets["demos"], tmp_path / "out", *flags)
+    code, log = run_label_actions(datasets["videos"], datasets["demos"], tmp_path / "out", *flags)
+    assert code == 130 and "interrupted, nothing was written" in log
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,20 +195,23 @@ def test_bad_input_is_refused_in_one_sentence(datasets, checkpoint, tmp_path):
     videos, demos = datasets["videos"], datasets["demos"]
     other = make_dataset(tmp_path / "other", cameras=("wrist",), lengths=(LENGTH, LENGTH))
     (tmp_path / "there").mkdir()
-    for match, arguments in {
+    out = tmp_path / "out"
+    for sentence, arguments in {
         "--output_root": (videos, demos, tmp_path / "there"),
-        "has an 'action' already": (demos, demos, tmp_path / "out"),
-        "has no 'action'": (videos, videos, tmp_path / "out"),
-        "--policy.path=<pretraining checkpoint>": (videos, demos, tmp_path / "out", "--decoder=readout"),
-        "--decoder is 'guess'": (videos, demos, tmp_path / "out", "--decoder=guess"),
-        "--min_confidence is 2": (videos, demos, tmp_path / "out", "--min_confidence=2"),
-        "change --labels.episodes": (videos, demos, tmp_path / "out", "--labels.episodes=[3]"),
-        "--inverse_model.steps": (videos, demos, tmp_path / "out", "--inverse_model.steps=0"),
-        "no camera in common": (videos, other, tmp_path / "out", "--merge=true"),
+        "has an 'action' already": (demos, demos, out),
+        "has no 'action'": (videos, videos, out),
+        "change --labels.episodes": (videos, demos, out, "--labels.episodes=[3]"),
+        "no camera in common": (videos, other, out, "--merge=true"),
     }.items():
-        with pytest.raises(SystemExit, match=match):
-            label(*arguments)
-    assert not (tmp_path / "out").exists()
+        assert sentence in refusal(*arguments)
+    for sentence, flag in {
+        "--policy.path=<pretraining checkpoint>": "--decoder=readout",
+        "--decoder is 'guess'": "--decoder=guess",
+        "--min_confidence is 2": "--min_confidence=2",
+        "--inverse_model.steps": "--inverse_model.steps=0",
+    }.items():
+        assert sentence in refusal(videos, demos, out, flag, code=2)
+    assert not out.exists()
 
 
 def test_episodes_whose_statistics_differ_in_precision_stand_in_one_column(tmp_path):
@@ -207,7 +223,8 @@ def test_episodes_whose_statistics_differ_in_precision_stand_in_one_column(tmp_p
     actions[:20] = 0.5
     feature = {"dtype": "float32", "shape": (2,), "names": None}
     root, confidence = tmp_path / "labelled", np.linspace(0, 1, len(actions), dtype=np.float32)
-    add_labels(dataset, actions, confidence, feature, "arm", [0, 1, 2], [], root)
+    added = {"action": (actions, feature), CONFIDENCE: (confidence[:, None], CONFIDENCE_FEATURE)}
+    copy_with(dataset, added, [0, 1, 2], [], "arm", root)
     labelled = LeRobotDataset("test/videos", root=root)
     np.testing.assert_allclose(labelled.meta.stats["action"]["max"], actions.max(0), rtol=1e-6)
     np.testing.assert_array_equal(column(root, "action"), actions)
@@ -215,12 +232,12 @@ def test_episodes_whose_statistics_differ_in_precision_stand_in_one_column(tmp_p
 
 def test_confidence_is_the_variance_expected_to_be_explained():
     rng = np.random.default_rng(0)
-    spread = rng.uniform(0, 1, 4000)
+    deviation = rng.uniform(0, 1, 4000)
     true = rng.normal(size=(4000, 2))
-    decoded = true + spread[:, None] * rng.normal(size=(4000, 2))
-    confidence = Confidence(HeldOut(true, Decoded(decoded, spread), np.arange(4000) // 40))
-    told = confidence(np.array([0.05, 0.5, 0.95, 3.0]))
-    np.testing.assert_allclose(told, [1.0, 0.75, 0.1, 0.0], atol=0.08)
+    decoded = true + deviation[:, None] * rng.normal(size=(4000, 2))
+    confidence = Confidence(HeldOut(true, Decoded(decoded, deviation), np.arange(4000) // 40))
+    found = confidence(np.array([0.05, 0.5, 0.95, 3.0]))
+    np.testing.assert_allclose(found, [1.0, 0.75, 0.1, 0.0], atol=0.08)
 
 
 def test_every_frame_has_the_latents_around_it():
@@ -229,3 +246,16 @@ def test_every_frame_has_the_latents_around_it():
     assert features.shape == (10, 5)
     assert features[4].tolist() == [2, 3, 4, 5, 6]
     assert features[0].tolist() == [0, 0, 0, 1, 2] and features[9].tolist() == [7, 7, 7, 7, 7]
+
+
+def test_every_transition_is_seen_once_and_a_short_episode_stands_still():
+    frames = torch.arange(7.0)[:, None, None, None]  # the frame t has the one pixel t
+
+    def ends_of(clip: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        assert valid.shape == (1, clip.shape[1] - 1) and valid.all()
+        return torch.cat([clip[:, :-1], clip[:, 1:]], 2).flatten(2)  # (1,H,2)
+
+    for length, stride in ((7, 1), (7, 3), (4, 3)):
+        expected = [[t, t + stride] for t in range(length - stride)]
+        assert over_transitions(frames[:length], stride, ends_of).tolist() == expected
+    assert over_transitions(frames[:2], 3, ends_of).tolist() == [[0, 1]]

@@ -17,24 +17,20 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lawm_lerobot.labels import demonstrations as labels_module
-from lawm_lerobot.labels.configuration import LabelsConfig
-from lawm_lerobot.labels.demonstrations import EMBODIMENT, CorpusLabels, Demonstrations, TrainingLabels
+from lawm_lerobot.labels import demonstrations as demonstrations_module
+from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
+from lawm_lerobot.labels.corpus import CorpusLabels
+from lawm_lerobot.labels.demonstrations import Demonstrations
 from lawm_lerobot.labels.episodes import EpisodeReader
+from lawm_lerobot.labels.training import TrainingLabels
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, RecurrentConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, ActionTargets, LabelBatch
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+from lawm_lerobot.policies.common.demonstration_views import policy_views
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 from lawm_lerobot.scripts.lawm_import_videos import main as import_videos
-from lawm_lerobot.statistics.ridge import (
-    fit_ridge,
-    group_folds,
-    held_out_predictions,
-    overall_r2,
-    r2_per_dimension,
-)
 
 CAMERA = "observation.images.top"
 HORIZON, STRIDE, Z, SIZE = 3, 2, 4, 32
@@ -72,9 +68,11 @@ def make_config(labels: LabelsConfig, source: str = "inverse_dynamics") -> LawmA
 
 
 def load_demonstrations(
-    labels: LabelsConfig, source: str = "inverse_dynamics", fps: int = FPS
+    labels: LabelsConfig, source: str = "inverse_dynamics", fps: int = FPS, stats: dict | None = None
 ) -> Demonstrations:
-    return Demonstrations(make_config(labels, source), CAMERA, [CAMERA], fps, None)
+    config = make_config(labels, source)
+    views = policy_views(config, [CAMERA], stats)
+    return Demonstrations(labels, config.latent_action, CAMERA, SIZE, fps, views)
 
 
 def actions_of(root: Path) -> np.ndarray:
@@ -156,11 +154,11 @@ def test_demonstrations_give_frames_with_the_actions_between_them(datasets):
     demos = load_demonstrations(demonstrations(datasets["demos"]))
     actions = actions_of(datasets["demos"])
     assert len(demos.first_frames) == (14 - STRIDE) + (9 - STRIDE)
-    frames, valid, told = demos.clips(torch.tensor([0, 14 + 4]))
+    frames, valid, found = demos.clips(torch.tensor([0, 14 + 4]))
     assert frames.shape == (2, HORIZON + 1, 3, SIZE, SIZE) and frames.dtype == torch.uint8
-    np.testing.assert_array_equal(told[0].flatten(0, 1), actions[: HORIZON * STRIDE])
+    np.testing.assert_array_equal(found[0].flatten(0, 1), actions[: HORIZON * STRIDE])
     assert valid.tolist() == [[True] * 3, [True, True, False]]  # frames 4, 6, 8 of an episode of 9
-    np.testing.assert_array_equal(told[1, :2].flatten(0, 1), actions[18:22])
+    np.testing.assert_array_equal(found[1, :2].flatten(0, 1), actions[18:22])
     torch.testing.assert_close(frames[0, 1], demos.frames[STRIDE])
     assert load_demonstrations(demonstrations(datasets["demos"], episodes=[1])).actions.shape == (9, 2)
 
@@ -173,12 +171,12 @@ def test_draws_differ_by_step_and_process_and_repeat_by_seed(datasets):
 
 def test_a_share_of_the_corpus_own_labels(datasets):
     meta = LeRobotDatasetMetadata("test/wide", root=datasets["wide"])
-    corpus = CorpusLabels.load(make_config(LabelsConfig(fraction=0.5)), meta)
+    corpus = CorpusLabels.load(LabelsConfig(fraction=0.5), meta)
     used = (corpus.embodiment == 0).reshape(4, 14)
     assert used.all(1).sum() == 2 and not used[~used.all(1)].any()
-    other = CorpusLabels.load(make_config(LabelsConfig(fraction=0.5, seed=1)), meta)
+    other = CorpusLabels.load(LabelsConfig(fraction=0.5, seed=1), meta)
     assert not torch.equal(corpus.embodiment, other.embodiment)
-    everything = CorpusLabels.load(make_config(LabelsConfig(fraction=1)), meta)
+    everything = CorpusLabels.load(LabelsConfig(fraction=1), meta)
     (target,) = everything.targets(torch.tensor([0, 20]), HORIZON, STRIDE)
     np.testing.assert_array_equal(target.actions[1].flatten(0, 1), actions_of(datasets["wide"])[20:26])
 
@@ -208,7 +206,7 @@ def test_a_pool_keeps_the_labels_of_each_source(pooled, datasets):
     np.testing.assert_array_equal(reader.numbers(1, "action")[:, :2], actions_of(datasets["demos"])[14:])
     np.testing.assert_array_equal(reader.numbers(3, "action"), actions_of(datasets["wide"])[:14])
     assert not reader.numbers(2, "action").any()
-    corpus = CorpusLabels.load(make_config(LabelsConfig(fraction=1)), meta)
+    corpus = CorpusLabels.load(LabelsConfig(fraction=1), meta)
     targets = corpus.targets(torch.tensor([25, 0, 40]), HORIZON, STRIDE)
     assert [(t.head, t.rows.tolist(), t.actions.shape[-1]) for t in targets] == [(0, [1], 2), (1, [2], 3)]
 
@@ -272,8 +270,7 @@ def test_latents_of_the_policy_are_read_out_too(datasets, tmp_path):
 
 def test_the_policy_sees_the_first_frame_of_a_labelled_clip_as_in_the_corpus(datasets):
     stats = LeRobotDatasetMetadata("test/corpus", root=datasets["corpus"]).stats
-    config = make_config(demonstrations(datasets["demos"]), "policy")
-    demos = Demonstrations(config, CAMERA, [CAMERA], FPS, stats)
+    demos = load_demonstrations(demonstrations(datasets["demos"]), "policy", stats=stats)
     first = torch.tensor([3, 15])
     batch = demos.policy_batch(first)
     mean, std = (torch.as_tensor(stats[CAMERA][name], dtype=torch.float32) for name in ("mean", "std"))
@@ -302,8 +299,8 @@ def test_labels_that_do_not_fit_are_refused_in_one_sentence(datasets, tmp_path, 
     refused("has no observation.images.top", demonstrations(datasets["wide"], camera="left"), source="policy")
     meta = LeRobotDatasetMetadata("test/corpus", root=datasets["corpus"])
     with pytest.raises(ValueError, match="--policy.labels.fraction"):
-        TrainingLabels.load(make_config(LabelsConfig(fraction=0.1)), CAMERA, [CAMERA], meta, None)
-    monkeypatch.setattr(labels_module, "MEMORY_LIMIT_GIB", 1e-6)
+        TrainingLabels.load(LabelsConfig(fraction=0.1), LatentActionConfig(), CAMERA, SIZE, meta)
+    monkeypatch.setattr(demonstrations_module, "MEMORY_LIMIT_GIB", 1e-6)
     refused("--policy.labels.episodes", demonstrations(datasets["demos"]))
     for wrong in ({"fraction": 1.5}, {"weight": -1}, {"batch_size": 0}, {"root": tmp_path}):
         with pytest.raises(ParsingError, match="--policy.labels"):
@@ -335,22 +332,3 @@ def test_episodes_of_pictures_and_of_video_are_read_alike(datasets, tmp_path):
     for step in (0, 8):
         item = LeRobotDataset("test/demos", root=datasets["demos"], return_uint8=True)[14 + step]
         assert torch.equal(item[CAMERA], frames[step])
-
-
-# --- ridge --------------------------------------------------------------------------------------------
-
-
-def test_ridge_finds_a_linear_map_and_admits_that_noise_is_none():
-    rng = np.random.default_rng(0)
-    inputs, groups = rng.normal(size=(200, 10)) * 7 + 3, np.repeat(np.arange(20), 10)
-    inputs[:, 9] = 1.0  # does not vary
-    targets = np.c_[inputs @ rng.normal(size=(10, 2)), np.ones(200)]
-    assert not set(groups[group_folds(groups, 5) == 0]) & set(groups[group_folds(groups, 5) == 1])
-    held_out = held_out_predictions(inputs, targets, groups)
-    r2 = r2_per_dimension(targets, held_out)
-    assert (r2[:2] > 0.99).all() and np.isnan(r2[2]) and overall_r2(targets, held_out) > 0.99
-    noise = rng.normal(size=(200, 2))
-    assert overall_r2(noise, held_out_predictions(inputs, noise, groups)) < 0.05
-    assert fit_ridge(inputs, noise, groups).penalty > fit_ridge(inputs, targets, groups).penalty
-    with pytest.raises(ValueError, match="at least two"):
-        held_out_predictions(inputs, targets, np.zeros(200))

@@ -40,11 +40,12 @@ from torch import Tensor, nn
 from lawm_lerobot.checkpoints.reading import load_weights, read_policy_config, read_weights
 from lawm_lerobot.checkpoints.transfer import KEPT, Reinitialise, Rule, transfer_tensors
 from lawm_lerobot.hub.errors import hub_errors
-from lawm_lerobot.labels.demonstrations import TrainingLabels
+from lawm_lerobot.labels.training import TrainingLabels
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS, POLICY
 from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, LabelBatch
 from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, FINETUNE, PRETRAIN, LawmConfig
+from lawm_lerobot.policies.common.demonstration_views import policy_views
 from lawm_lerobot.policies.common.finite_actions import require_finite
 from lawm_lerobot.policies.common.large_frames import warn_of_large_frames
 
@@ -149,7 +150,10 @@ class LawmPolicy(_Mixin):
         size = config.world_model.image_size
         self._labels: TrainingLabels | None = None
         if dataset_meta is not None:
-            self._labels = TrainingLabels.load(config, self.camera, self.cameras, dataset_meta, dataset_stats)
+            views = policy_views(config, self.cameras, dataset_stats)
+            self._labels = TrainingLabels.load(
+                config.labels, config.latent_action, self.camera, size, dataset_meta, views
+            )
             config.labels.action_dims = self._labels.action_dims if self._labels is not None else []
         world_model = config.world_model.build(dim, horizon)
         inverse_dynamics = None if source == POLICY else config.idm.build(dim, size)

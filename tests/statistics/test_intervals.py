@@ -1,10 +1,10 @@
-"""Counting successes honestly."""
+"""Intervals for success rates and for their differences: counting successes honestly."""
 
 from __future__ import annotations
 
 import pytest
 
-from lawm_lerobot.statistics.intervals import SuccessRate, difference_interval, verdict
+from lawm_lerobot.statistics.intervals import SuccessRate, difference_interval, paired_t_interval, verdict
 
 
 def test_wilson_interval_has_its_textbook_values() -> None:
@@ -25,6 +25,14 @@ def test_interval_of_a_difference_has_its_textbook_values() -> None:
         (SuccessRate(9, 10), SuccessRate(3, 10), (0.1705, 0.8090)),
     ):
         assert difference_interval(a, b) == pytest.approx(expected, abs=1e-4)
+
+
+def test_students_interval_is_of_pairs() -> None:
+    low, high = paired_t_interval([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])  # differences 1, 2 and 3
+    assert (low, high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
+    for a, b in (([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([[1.0, 2.0]], [[1.0, 2.0]])):
+        with pytest.raises(ValueError, match="do not pair up"):
+            paired_t_interval(a, b)
 
 
 def test_no_gain_is_claimed_that_the_interval_does_not_show() -> None:

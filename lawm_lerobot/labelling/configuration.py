@@ -1,0 +1,151 @@
+"""Flags of ``lawm-label-actions``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Raised for a value out of range. The text of a ValueError would be lost on the command line: draccus puts
+# "Couldn't instantiate class" in its place.
+from draccus.utils import ParsingError
+from lerobot.configs import PreTrainedConfig
+
+from lawm_lerobot.method.configuration import IMAGE_SIZES, InverseDynamicsConfig
+
+AUTO, READOUT, INVERSE_MODEL = "auto", "readout", "inverse_model"
+
+
+@dataclass
+class RecordingsConfig:
+    """A dataset that is decoded, or learned from.
+
+    Args:
+        repo_id: The name of the dataset.
+        root: The folder of the dataset; None looks it up as LeRobot does.
+        revision: The revision of the dataset on the Hub.
+        camera: The camera that the decoder sees; None takes the checkpoint's, or the only one.
+    """
+
+    repo_id: str = ""
+    root: Path | None = None
+    revision: str | None = None
+    camera: str | None = None
+
+
+@dataclass
+class DemonstrationsConfig(RecordingsConfig):
+    """The labelled demonstrations.
+
+    Args:
+        episodes: The demonstrations to use; None takes all.
+    """
+
+    episodes: list[int] | None = None
+
+
+@dataclass
+class InverseModelConfig:
+    """The inverse model that learns from the demonstrations alone.
+
+    Args:
+        size: Size of the network, one of those of ``--policy.idm.size``.
+        stride: Dataset frames between the frames it compares; it decodes the actions in between.
+        context: Transitions on either side that it also sees.
+        random_shift: Largest shift, in pixels, of its input while training.
+        transitions: Transitions in a training clip.
+        batch_size: Clips in a training step.
+        steps: The largest number of training steps; the number that decodes held-out demonstrations best is taken.
+        eval_freq: Steps between two evaluations on the held-out demonstrations.
+        patience: Evaluations without an improvement after which a fold is left.
+        lr: Learning rate.
+    """
+
+    size: str = "1m"
+    stride: int = 2
+    context: int = 1
+    random_shift: int = 4
+    transitions: int = 4
+    batch_size: int = 16
+    steps: int = 400
+    eval_freq: int = 40
+    patience: int = 4
+    lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "transitions", "batch_size", "steps", "eval_freq", "patience"):
+            if getattr(self, name) < 1:
+                raise ParsingError(
+                    f"inverse_model.{name} is {getattr(self, name)}, expected at least 1: "
+                    f"change --inverse_model.{name}."
+                )
+        InverseDynamicsConfig(size=self.size, random_shift=self.random_shift, context=self.context)
+
+
+@dataclass
+class LabelActionsConfig:
+    """Flags of ``lawm-label-actions``.
+
+    Args:
+        dataset: The unlabelled dataset.
+        labels: A few labelled demonstrations of the same robot's frame rate and view.
+        output_repo_id: Name of the result.
+        output_root: The result's folder, which must not exist; None takes LeRobot's home and the name.
+        policy: The pretraining checkpoint, by ``--policy.path``; without it only ``inverse_model`` can decode.
+        decoder: ``readout``, a ridge on the checkpoint's frozen latents; ``inverse_model``, a small network
+            trained on the demonstrations alone; ``auto``, the one with the better R2 on held-out
+            demonstrations. Demonstrations whose actions shaped the checkpoint's latents (its
+            ``--policy.labels.*``) flatter the read-out, so others decide; without any, it is the inverse model.
+        inverse_model: The network and the training of the inverse model.
+        image_size: Pixels of the square frames the inverse model sees; beside a read-out it sees the checkpoint's.
+        min_confidence: Leave out episodes whose mean confidence is below this, from 0 to 1.
+        merge: Put the demonstrations in as well, with a confidence of 1.
+        folds: Groups of demonstrations that are held out in turn.
+        seed: Seed of folds, bootstraps and the inverse model.
+        device: The device of the networks; None takes the best there is.
+    """
+
+    dataset: RecordingsConfig = field(default_factory=RecordingsConfig)
+    labels: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    output_repo_id: str = ""
+    output_root: Path | None = None
+    policy: PreTrainedConfig | None = None
+    decoder: str = AUTO
+    inverse_model: InverseModelConfig = field(default_factory=InverseModelConfig)
+    image_size: int = 64
+    min_confidence: float = 0.0
+    merge: bool = False
+    folds: int = 4
+    seed: int = 0
+    device: str | None = None
+
+    @classmethod
+    def __get_path_fields__(cls) -> list[str]:
+        """LeRobot's parser then takes ``--policy.path``."""
+        return ["policy"]
+
+    def check(self, checkpoint: Path | str | None) -> None:
+        """Raises ParsingError for flags that cannot work, before anything is read."""
+        for flag, value in {
+            "--dataset.repo_id": self.dataset.repo_id,
+            "--labels.repo_id": self.labels.repo_id,
+            "--output_repo_id": self.output_repo_id,
+        }.items():
+            if not value:
+                raise ParsingError(f"{flag} is missing: it names a dataset, as user/name.")
+        if self.decoder not in (AUTO, READOUT, INVERSE_MODEL):
+            raise ParsingError(
+                f"--decoder is {self.decoder!r}, expected {AUTO}, {READOUT} or {INVERSE_MODEL}."
+            )
+        if checkpoint is None and self.decoder == READOUT:
+            raise ParsingError(
+                "--decoder=readout reads actions from a checkpoint's latents: add --policy.path=<pretraining "
+                "checkpoint>, or choose --decoder=inverse_model."
+            )
+        if not 0 <= self.min_confidence <= 1:
+            raise ParsingError(f"--min_confidence is {self.min_confidence}, expected from 0 to 1.")
+        if self.folds < 2:
+            raise ParsingError(f"--folds is {self.folds}, expected at least 2.")
+        if self.image_size not in IMAGE_SIZES:
+            raise ParsingError(
+                f"--image_size is {self.image_size}, expected one of {', '.join(map(str, IMAGE_SIZES))}."
+            )

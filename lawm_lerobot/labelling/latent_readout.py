@@ -1,0 +1,104 @@
+"""The decoder `readout`: a ridge from the frozen latents of a pretraining checkpoint to actions.
+
+Letters: n frames of an episode, C h w, Z latent dimension, A action dimension, N frames of all demonstrations, D
+features of a frame, M members of the ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from lawm_lerobot.labelling.configuration import READOUT
+from lawm_lerobot.labelling.decoders import (
+    Decoded,
+    Demonstration,
+    FittedDecoder,
+    HeldOut,
+    action_scale,
+    demonstration_of_each_frame,
+    over_transitions,
+)
+from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.statistics.ridge import Ridge, fit_ridge, splits
+
+BOOTSTRAPS = 8
+
+
+def frame_features(policy: LawmPolicy, device: str) -> Callable[[Tensor], np.ndarray]:
+    """A function from the frames (n,C,h,w) uint8 of an episode to the `latent_features` (n,D) of each."""
+    stride = policy.config.latent_action.stride
+
+    def features(frames: Tensor) -> np.ndarray:
+        pixels = frames.to(device).float() / 255
+        latents = over_transitions(pixels, stride, policy.pretraining.infer_latents)
+        return latent_features(latents, len(frames), stride)
+
+    return features
+
+
+def latent_features(latents: np.ndarray, frames: int, stride: int) -> np.ndarray:
+    """For every frame of an episode the latents of the transitions around it.
+
+    Args:
+        latents: (max(n-stride,1),Z), z_t of the transition x_t -> x_{t+stride}, from every frame on.
+        frames: The number n of frames.
+        stride: Dataset frames of a transition.
+
+    Returns:
+        (n,(2*stride+1)*Z): z_{t-stride} .. z_{t+stride}, the transitions that contain the action of frame t and
+        their neighbours. Near the ends of the episode the nearest latent stands for those that do not exist.
+    """
+    around = np.arange(frames)[:, None] + np.arange(-stride, stride + 1)  # (n,2*stride+1)
+    return latents[around.clip(0, len(latents) - 1)].reshape(frames, -1)
+
+
+def fit_latent_readout(
+    demonstrations: Sequence[Demonstration], features: Callable[[Tensor], np.ndarray], folds: int, seed: int
+) -> FittedDecoder:
+    """Fit a ridge from frozen latents to actions; its penalty is cross-validated over episodes.
+
+    The ensemble are ridges on bootstrapped episodes.
+
+    Args:
+        demonstrations: The demonstrations, at least two.
+        features: A function from the frames (n,C,h,w) uint8 of an episode to the inputs (n,D) of the ridge.
+        folds: The number of folds of the cross-validation that gives the held-out metrics.
+        seed: Seed of the folds and bootstraps.
+    """
+    bar = tqdm(demonstrations, desc="Latents of the demonstrations", unit="episode")
+    inputs = np.concatenate([features(demo.frames) for demo in bar])  # (N,D)
+    targets = np.concatenate([demo.actions for demo in demonstrations])  # (N,A)
+    groups = demonstration_of_each_frame(demonstrations)
+    scale = action_scale(targets)
+    held_out = Decoded(np.empty(targets.shape), np.empty(len(targets)))
+    for train, test in splits(groups, folds, seed):
+        ridges = _ridge_ensemble(inputs[train], targets[train], groups[train], seed)
+        decoded = _decode(ridges, inputs[test], scale)
+        held_out.actions[test], held_out.deviation[test] = decoded.actions, decoded.deviation
+    ridges = _ridge_ensemble(inputs, targets, groups, seed)
+    return FittedDecoder(
+        READOUT,
+        lambda frames: _decode(ridges, features(frames), scale),
+        HeldOut(targets, held_out, groups),
+    )
+
+
+def _ridge_ensemble(inputs: np.ndarray, targets: np.ndarray, groups: np.ndarray, seed: int) -> list[Ridge]:
+    """The ridge on all rows, then ridges with its penalty on episodes drawn with replacement."""
+    best = fit_ridge(inputs, targets, groups, seed=seed)
+    rng, names, ridges = np.random.default_rng(seed), np.unique(groups), [best]
+    members = {name: np.flatnonzero(groups == name) for name in names}
+    for _ in range(BOOTSTRAPS):
+        rows = np.concatenate([members[name] for name in rng.choice(names, len(names))])
+        ridges.append(fit_ridge(inputs[rows], targets[rows], groups[rows], (best.penalty,)))
+    return ridges
+
+
+def _decode(ridges: list[Ridge], inputs: np.ndarray, scale: np.ndarray) -> Decoded:
+    """Decode inputs (n,D) by the first ridge; the others' disagreement is the deviation."""
+    members = np.stack([ridge.predict(inputs) for ridge in ridges[1:]])  # (M,n,A)
+    return Decoded(ridges[0].predict(inputs), np.sqrt(((members.std(0) / scale) ** 2).mean(1)))

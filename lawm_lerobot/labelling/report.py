@@ -1,0 +1,95 @@
+"""The report of a labelling run: ``label_report.json`` and ``label_report.png``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import draccus
+import numpy as np
+
+from lawm_lerobot.labelling.configuration import LabelActionsConfig
+from lawm_lerobot.labelling.decoders import DecodedCorpus, FittedDecoder
+from lawm_lerobot.labelling.recordings import Recordings
+
+REPORT, PICTURE = "label_report.json", "label_report.png"
+
+
+def write_report(
+    config: LabelActionsConfig,
+    checkpoint: Path | str | None,
+    recordings: Recordings,
+    decoders: dict[str, FittedDecoder],
+    decoded: DecodedCorpus,
+    folder: Path,
+) -> None:
+    """Write both files into the labelled dataset.
+
+    Args:
+        config: The flags of the command.
+        checkpoint: The pretraining checkpoint, if there was one.
+        recordings: The datasets of the run.
+        decoders: All decoders that were fitted, by name.
+        decoded: The decoded actions of the corpus.
+        folder: The labelled dataset.
+    """
+    names = recordings.action_names()
+    chosen = decoders[decoded.decoder]
+    report = {
+        "decoder": chosen.name,
+        "decoders": {name: _metrics(fitted, names) for name, fitted in decoders.items()},
+        "demonstrations": len(recordings.episodes),
+        "judged_on": len(np.unique(chosen.held_out.episode)),
+        "episodes": len(decoded.kept),
+        "episodes_left_out": len(recordings.corpus.episodes) - len(decoded.kept),
+        "frames": sum(recordings.corpus.length(episode) for episode in decoded.kept),
+        "mean_confidence": decoded.mean_confidence,
+        "episode_confidence": [round(confidence, 4) for confidence in decoded.episode_confidence],
+        "merged": config.merge,
+        "settings": draccus.encode(config) | {"policy": str(checkpoint) if checkpoint else None},
+    }
+    (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
+    save_picture(chosen, names, recordings.demos.fps, folder / PICTURE)
+
+
+def _metrics(fitted: FittedDecoder, names: list[str]) -> dict[str, Any]:
+    r2 = {
+        name: None if np.isnan(value) else round(float(value), 4)
+        for name, value in zip(names, fitted.held_out.r2_per_dimension, strict=True)
+    }
+    return {"held_out_r2": round(fitted.held_out.r2, 4), "held_out_r2_per_dimension": r2}
+
+
+def save_picture(fitted: FittedDecoder, names: list[str], fps: int, file: Path, episodes: int = 3) -> None:
+    """True and decoded actions of the first held-out demonstrations, one row per dimension."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    held_out = fitted.held_out
+    shown = np.unique(held_out.episode)[:episodes]
+    figure, axes = plt.subplots(
+        len(names),
+        len(shown),
+        figsize=(4 * len(shown), 1.6 * len(names) + 0.6),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
+    for dimension, name in enumerate(names):
+        for episode in range(len(shown)):
+            rows, axis = held_out.episode == shown[episode], axes[dimension][episode]
+            time = np.arange(rows.sum()) / fps
+            axis.plot(time, held_out.true[rows, dimension], color="0.55", label="true")
+            axis.plot(time, held_out.decoded.actions[rows, dimension], color="tab:blue", label="decoded")
+            if dimension == 0:
+                axis.set_title(f"held-out demonstration {shown[episode]}", fontsize=9)
+            if dimension == len(names) - 1:
+                axis.set_xlabel("s")
+        axes[dimension][0].set_ylabel(f"{name}\nR2 {held_out.r2_per_dimension[dimension]:.2f}", fontsize=8)
+    axes[0][0].legend(fontsize=8)
+    figure.suptitle(f"Actions told by the {fitted.name} decoder, R2 {held_out.r2:.2f}", fontsize=10)
+    figure.savefig(file, dpi=90)
+    plt.close(figure)

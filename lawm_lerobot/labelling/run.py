@@ -1,0 +1,166 @@
+"""The run of ``lawm-label-actions``, its steps in order."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from lerobot.utils.constants import HF_LEROBOT_HOME
+from lerobot.utils.device_utils import auto_select_torch_device
+from tqdm import tqdm
+
+from lawm_lerobot.files import written_aside
+from lawm_lerobot.labelling.configuration import INVERSE_MODEL, READOUT, LabelActionsConfig
+from lawm_lerobot.labelling.dataset import write_labelled_dataset
+from lawm_lerobot.labelling.decoders import DecodedCorpus, Demonstration, FittedDecoder
+from lawm_lerobot.labelling.inverse_model import fit_inverse_model
+from lawm_lerobot.labelling.latent_readout import fit_latent_readout, frame_features
+from lawm_lerobot.labelling.recordings import Recordings, open_recordings, read_demonstrations
+from lawm_lerobot.labelling.report import write_report
+from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = None) -> Path:
+    """Write the labelled dataset and its report.
+
+    Args:
+        config: The flags of the command.
+        checkpoint: A pretraining checkpoint, or None for the inverse model alone.
+
+    Returns:
+        The dataset's folder, which appears when it is complete.
+
+    Raises:
+        FileExistsError: If the output exists.
+        ParsingError: If flags do not fit.
+        ValueError: If datasets and checkpoint do not fit, or no decoder beats the mean action.
+    """
+    config.check(checkpoint)
+    root = Path(config.output_root) if config.output_root else HF_LEROBOT_HOME / config.output_repo_id
+    if root.exists():
+        raise FileExistsError(f"{root} exists, expected a new folder: change --output_root.")
+    device = config.device or auto_select_torch_device().type
+    policy = None
+    if checkpoint is not None and config.decoder != INVERSE_MODEL:
+        policy = open_checkpoint(checkpoint, device)
+    recordings = open_recordings(config, policy)
+    demonstrations = read_demonstrations(recordings)
+    decoders = fit_decoders(config, policy, demonstrations, device)
+    decoders, chosen = judge(decoders, unseen_demonstrations(recordings, policy))
+    decoded = decode_corpus(chosen, recordings, config.min_confidence)
+    with written_aside(root) as unfinished:
+        write_labelled_dataset(recordings, decoded, config.output_repo_id, config.merge, unfinished)
+        write_report(config, checkpoint, recordings, decoders, decoded, unfinished)
+    logger.info(
+        f"Labelled {len(decoded.kept)} episodes by {chosen.name} (R2 {chosen.held_out.r2:.2f} on held-out "
+        f"demonstrations, mean confidence {decoded.mean_confidence:.2f}); "
+        f"{len(recordings.corpus.episodes) - len(decoded.kept)} left out below "
+        f"--min_confidence={config.min_confidence}. Wrote {root}"
+    )
+    return root
+
+
+def open_checkpoint(checkpoint: Path | str, device: str) -> LawmPolicy:
+    """Load a pretraining checkpoint that can read latents from video.
+
+    Raises:
+        ValueError: If it is no pretraining checkpoint, or has no inverse dynamics.
+    """
+    policy, _ = load_pretraining_checkpoint(checkpoint, [f"--device={device}"])
+    if policy.pretraining.inverse_dynamics is None:
+        raise ValueError(
+            "The checkpoint was pretrained with latent_action.source=policy, so it has no inverse dynamics to "
+            "read latents from video: choose --decoder=inverse_model, or another --policy.path."
+        )
+    return policy
+
+
+def fit_decoders(
+    config: LabelActionsConfig, policy: LawmPolicy | None, demonstrations: list[Demonstration], device: str
+) -> dict[str, FittedDecoder]:
+    """Fit every decoder that the flags and the checkpoint allow, by name."""
+    decoders: dict[str, FittedDecoder] = {}
+    if policy is not None:
+        features = frame_features(policy, device)
+        decoders[READOUT] = fit_latent_readout(demonstrations, features, config.folds, config.seed)
+    if config.decoder != READOUT:
+        decoders[INVERSE_MODEL] = fit_inverse_model(
+            demonstrations, config.inverse_model, config.folds, config.seed, device
+        )
+    return decoders
+
+
+def unseen_demonstrations(recordings: Recordings, policy: LawmPolicy | None) -> list[int]:
+    """Numbers of the demonstrations in use whose actions did not shape the checkpoint's latents."""
+    every = range(len(recordings.episodes))
+    if policy is None:
+        return list(every)
+    used, demos = policy.config.labels, recordings.demos
+    same_place = used.root is None or Path(used.root).resolve() == Path(demos.meta.root).resolve()
+    if used.repo_id is None or used.repo_id != demos.dataset.repo_id or not same_place:
+        return list(every)
+    seen = demos.episodes if used.episodes is None else used.episodes
+    return [i for i in every if recordings.episodes[i] not in seen]
+
+
+def judge(
+    decoders: dict[str, FittedDecoder], unseen: list[int]
+) -> tuple[dict[str, FittedDecoder], FittedDecoder]:
+    """Judge the decoders on demonstrations that the checkpoint has not seen, and choose one.
+
+    Args:
+        decoders: The fitted decoders, by name.
+        unseen: Numbers of those demonstrations; if there are none, the read-out cannot win against the inverse model.
+
+    Returns:
+        The decoders with the metrics that count, and the chosen one of them.
+
+    Raises:
+        ValueError: If even the chosen one is no better than the mean action.
+    """
+    if unseen:
+        decoders = {name: fitted.judged_on(unseen) for name, fitted in decoders.items()}
+    else:
+        logger.warning(
+            "The checkpoint's latents were shaped by these very demonstrations, so its read-out looks better on "
+            "them than it is. To judge it, leave some out of pretraining with --policy.labels.episodes."
+        )
+    for fitted in decoders.values():
+        logger.info(f"{fitted.name}: R2 {fitted.held_out.r2:.3f} on held-out demonstrations")
+    if unseen or len(decoders) == 1:
+        best = max(decoders.values(), key=lambda fitted: fitted.held_out.r2)
+    else:
+        best = decoders[INVERSE_MODEL]
+    if not best.held_out.r2 > 0:
+        raise ValueError(
+            f"The best decoder ({best.name}) tells the actions of held-out demonstrations no better than their "
+            f"mean does (R2 {best.held_out.r2:.2f}), so nothing was written: give more demonstrations "
+            "(--labels.repo_id) or another view (--labels.camera)."
+        )
+    return decoders, best
+
+
+def decode_corpus(decoder: FittedDecoder, recordings: Recordings, min_confidence: float) -> DecodedCorpus:
+    """Decode every episode of the corpus, and keep those with the confidence asked for.
+
+    Raises:
+        ValueError: If no episode has it.
+    """
+    corpus, size = recordings.corpus, (recordings.image_size,) * 2
+    decoded = [
+        decoder(corpus.frames(episode, recordings.corpus_camera, size))
+        for episode in tqdm(corpus.episodes, desc="Labelling", unit="episode")
+    ]
+    means = [float(confidence.mean()) for _, confidence in decoded]
+    kept = [episode for episode, mean in zip(corpus.episodes, means, strict=True) if mean >= min_confidence]
+    if not kept:
+        raise ValueError(
+            f"No episode has a mean confidence of {min_confidence} (the best has "
+            f"{max(means):.2f}): lower --min_confidence."
+        )
+    actions, confidence = (np.concatenate(parts) for parts in zip(*decoded, strict=True))
+    return DecodedCorpus(decoder.name, actions, confidence, means, kept)
