@@ -218,7 +218,7 @@ def test_still_stretches_are_removed_on_request(tmp_path):
 def test_colours_follow_the_matrix_and_range_the_file_names(tmp_path):
     import av
 
-    from lawm_lerobot.importing.decoding import PictureMaker
+    from lawm_lerobot.importing.fitting import PictureMaker
 
     color = np.full((64, 64, 3), (200, 60, 20), np.uint8)
     for matrix, name in ((1, "itu709"), (5, "itu601")):
@@ -339,7 +339,7 @@ def test_unreadable_files_are_named_as_such(tmp_path):
     video = write_video(tmp_path / "secret.mp4", 30, 30)
     video.chmod(0)
     code = (
-        "import os, sys; from lawm_lerobot.importing.decoding import sniff_container, UnreadableVideoError\n"
+        "import os, sys; from lawm_lerobot.importing.footage.video import sniff_container, UnreadableVideoError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try: sniff_container(sys.argv[1])\nexcept UnreadableVideoError as error: print(error.reason)"
     )
@@ -372,8 +372,7 @@ def lerobot_twin(root: Path, target: Path):
     """The same frames written with LeRobot's own create / add_frame / save_episode."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    from lawm_lerobot.importing.encoding import EncoderOptions
-    from lawm_lerobot.importing.importer import lerobot_encoder
+    from lawm_lerobot.importing.encoding import EncoderOptions, lerobot_encoder
 
     ours = load(root)
     twin = LeRobotDataset.create(

@@ -76,8 +76,7 @@ def lerobot_loop(folder: Path, root: Path, **create_options: Any) -> None:
     """The same dataset by LeRobot's create / add_frame / save_episode, with the same codec settings."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    from lawm_lerobot.importing.encoding import EncoderOptions
-    from lawm_lerobot.importing.importer import lerobot_encoder
+    from lawm_lerobot.importing.encoding import EncoderOptions, lerobot_encoder
 
     camera = "observation.images.main"
     features = {
@@ -135,8 +134,8 @@ def bench_import(
     import lerobot.datasets.lerobot_dataset  # noqa: F401
 
     import lawm_lerobot.importing.assembly  # noqa: F401
-    import lawm_lerobot.importing.importer  # noqa: F401
     import lawm_lerobot.importing.publishing  # noqa: F401
+    import lawm_lerobot.importing.run  # noqa: F401
     from tools.speed.timing import ratio
 
     clips = clips or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (40, 8)}
@@ -174,7 +173,8 @@ def one_round(clips: Path, place: Path, workers: int) -> dict[str, float]:
     Raises:
         RuntimeError: If a clip is left out.
     """
-    from lawm_lerobot.importing.importer import ImportConfig, run_import
+    from lawm_lerobot.importing.config import ImportConfig
+    from lawm_lerobot.importing.run import run_import
     from lawm_lerobot.importing.sources import FolderSource
 
     config = ImportConfig(
@@ -187,10 +187,10 @@ def one_round(clips: Path, place: Path, workers: int) -> dict[str, float]:
     )
     start, before = time.perf_counter(), cpu_seconds()
     with contextlib.redirect_stdout(io.StringIO()):
-        outcome = run_import(config)
+        summary = run_import(config)
     ours, ours_cpu = time.perf_counter() - start, cpu_seconds() - before
-    if outcome.episodes != len(list(clips.iterdir())):
-        raise RuntimeError(f"{outcome.episodes} episodes came of {len(list(clips.iterdir()))} clips.")
+    if summary.episodes != len(list(clips.iterdir())):
+        raise RuntimeError(f"{summary.episodes} episodes came of {len(list(clips.iterdir()))} clips.")
     start, before = time.perf_counter(), cpu_seconds()
     lerobot_loop(clips, place / "loop")
     return {
@@ -206,8 +206,12 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
     from lerobot.configs import RGBEncoderConfig
     from lerobot.datasets.video_utils import decode_video_frames
 
-    from lawm_lerobot.importing.encoding import EncoderOptions, EpisodeEncoder
-    from lawm_lerobot.importing.importer import lerobot_encoder
+    from lawm_lerobot.importing.encoding import (
+        EncoderOptions,
+        EncoderSettings,
+        EpisodeEncoder,
+        lerobot_encoder,
+    )
 
     def h264(g: int, **fields: Any) -> RGBEncoderConfig:
         return lerobot_encoder(EncoderOptions(g=g, **fields))
@@ -233,8 +237,9 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
             for name, config in candidates.items():
                 path = Path(place) / f"{size}-{len(rows)}.mp4"
                 options = config.get_codec_options(encoder_threads=1, as_strings=True)
+                settings = EncoderSettings(FPS, size, size, config.vcodec, config.pix_fmt, options)
                 start = time.process_time()
-                encoder = EpisodeEncoder(path, FPS, size, size, config.vcodec, config.pix_fmt, options)
+                encoder = EpisodeEncoder(path, settings)
                 for image in images:
                     encoder.add(image)
                 encoder.close()

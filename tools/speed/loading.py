@@ -25,7 +25,8 @@ from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch.utils.data import ConcatDataset, DataLoader
 
-from lawm_lerobot.importing.importer import ImportConfig, run_import
+from lawm_lerobot.importing.config import ImportConfig
+from lawm_lerobot.importing.run import run_import
 from lawm_lerobot.importing.sources import FolderSource
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from tools.speed.bench import figure
