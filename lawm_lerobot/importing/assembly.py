@@ -33,7 +33,7 @@ from lawm_lerobot.importing.tasks import EncodedEpisode
 STATISTICS_CHUNK = 500  # episodes whose statistics are merged at a time; all at once would take gigabytes
 
 
-class _VideoFile:
+class _DatasetVideo:
     """One mp4 of the dataset, filled episode by episode with copied packets at exact times."""
 
     def __init__(self, path: Path, fps: int):
@@ -107,7 +107,7 @@ class DatasetAssembler:
             key: feature for key, feature in self.meta.features.items() if feature["dtype"] != "video"
         }
         self._tasks: dict[str, int] = {}
-        self._video: _VideoFile | None = None
+        self._video: _DatasetVideo | None = None
         self._video_index = (0, 0)
         self._data: pq.ParquetWriter | None = None
         self._data_path = root
@@ -205,7 +205,7 @@ class DatasetAssembler:
             path = self.root / str(self.meta.video_path).format(
                 video_key=self.camera, chunk_index=chunk, file_index=file
             )
-            video = self._video = _VideoFile(path, self.fps)
+            video = self._video = _DatasetVideo(path, self.fps)
         start = video.frames
         copied = video.append(source)
         if copied != frames:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def commit_task(
     temporary.mkdir(parents=True)
     try:
         result = encode_task(task, settings, temporary, progress)
-        (temporary / RESULT_FILE).write_text(json.dumps(result.to_dict()), encoding="utf-8")
+        (temporary / RESULT_FILE).write_text(json.dumps(asdict(result)), encoding="utf-8")
         os.rename(temporary, final)
     except OSError:
         # A worker that outlived a killed import may have finished the same task first; its result is the same.

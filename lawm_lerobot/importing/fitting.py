@@ -27,7 +27,13 @@ MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M}
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture becomes the displayed one: transpose first, then the flips."""
+    """The way from a stored picture to the displayed one.
+
+    Args:
+        transpose: Exchange rows and columns, before the flips.
+        flip_rows: Turn the order of rows round.
+        flip_columns: Turn the order of columns round.
+    """
 
     transpose: bool = False
     flip_rows: bool = False
@@ -48,7 +54,7 @@ def display_orientation(frame: Any) -> Orientation:
     """Rotation and mirroring from the frame's display matrix, in quarter turns.
 
     Raises:
-        UnreadableVideoError: for a matrix that is not a quarter turn; showing it would need black corners.
+        UnreadableVideoError: If the matrix is not a quarter turn; showing it would need black corners.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -68,7 +74,8 @@ class PictureMaker:
     """Turns decoded frames into upright RGB pictures of one size.
 
     Args:
-        height, width: of the result, pixels.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
         fit: `crop` fills the picture and cuts what hangs over; `pad` shows everything, on black.
     """
 

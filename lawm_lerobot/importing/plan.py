@@ -54,13 +54,13 @@ class Quota:
 
 @dataclass
 class SourcePlan:
-    """What an import takes from one source.
+    """Plan of what an import takes from one source.
 
     Args:
         source: The source.
         title: Its name in the provenance and the summary.
         segments: Its segments in their final order.
-        left_out: What it has left out so far.
+        left_out: Things of the source that are left out so far.
         tasks: Tasks cut from the segments, for this shard.
         max_episodes: Cap on the number of episodes; None for no cap.
         max_frames: Cap on the number of frames; None for no cap.

@@ -1,10 +1,10 @@
-"""What an import took and what it left out, for the screen and as `import_summary.json`."""
+"""Summaries of what an import took and left out, for the screen and as `import_summary.json`."""
 
 from __future__ import annotations
 
 import collections
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class _Report:
     left_out: list[LeftOut]
 
     def left_out_by_reason(self) -> dict[str, int]:
-        """How often each reason occurs."""
+        """Numbers of things left out for each reason."""
         return dict(sorted(collections.Counter(item.reason for item in self.left_out).items()))
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class _Report:
 
 @dataclass
 class SourceSummary:
-    """What an import took from one source.
+    """Summary of what an import took from one source.
 
     Args:
         name: Title of the source.
@@ -97,19 +97,14 @@ class SourceSummary:
 
     def add(self, other: SourceSummary) -> None:
         """Add another part's summary of the same source, except for `left_out`: parts share some of these."""
-        self.episodes += other.episodes
-        self.frames += other.frames
-        self.hours = round(self.hours + other.hours, 6)
-        self.seconds_under_min_episode_s = round(
-            self.seconds_under_min_episode_s + other.seconds_under_min_episode_s, 6
-        )
-        self.seconds_without_motion = round(self.seconds_without_motion + other.seconds_without_motion, 6)
+        for name in ("episodes", "frames", "hours", "seconds_under_min_episode_s", "seconds_without_motion"):
+            setattr(self, name, round(getattr(self, name) + getattr(other, name), 6))
         self.license_notes = sorted({*self.license_notes, *other.license_notes})
 
 
 @dataclass
 class ImportSummary(_Report):
-    """What an import took and left out; the same for a resumed import as for an unbroken one.
+    """Summary of an import; the same for a resumed import as for an unbroken one.
 
     Args:
         repo_id: Name of the dataset.
@@ -199,12 +194,8 @@ class ImportSummary(_Report):
         left_out = list(dict.fromkeys(item for part in parts for item in part.left_out))
         for source in sources.values():
             source.left_out = sum(item.source == source.name for item in left_out)
-        first = parts[0]
-        return cls(
-            repo_id=first.repo_id,
-            fps=first.fps,
-            height=first.height,
-            width=first.width,
+        return replace(
+            parts[0],
             shard=ShardOptions(),
             episodes=sum(part.episodes for part in parts),
             frames=sum(part.frames for part in parts),
@@ -216,7 +207,7 @@ class ImportSummary(_Report):
 
 @dataclass
 class SourceEstimate:
-    """What a source should give.
+    """Estimate of what a source gives.
 
     Args:
         name: Title of the source.
@@ -233,7 +224,7 @@ class SourceEstimate:
 
 @dataclass(kw_only=True)
 class ImportEstimate(_Report):
-    """What an import would take if all footage is as long as it says and nothing stands still.
+    """Estimate of what an import gives if all footage is as long as it says and nothing stands still.
 
     Args:
         dry_run: Mark of an estimate in the JSON file.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -117,11 +117,9 @@ class TaskResult:
     short_frames: int = 0
     still_frames: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> TaskResult:
+        """Read what `asdict` gives."""
         reason = None if record["reason"] is None else Reason(record["reason"])
         episodes = [EncodedEpisode(**episode) for episode in record["episodes"]]
         return cls(**{**record, "episodes": episodes, "reason": reason})

@@ -293,7 +293,7 @@ def test_a_mixture_keeps_to_its_weights_and_caps(pile, tmp_path):
     )
     summary, root = mixture(tmp_path, pile, entries)
     episodes = {source["name"]: source["episodes"] for source in summary["sources"]}
-    # part_0 has five clips of 2 s and part_1 too: 2 to 1 is five against two whole ones
+    # part_0 has five videos of 2 s and part_1 too: 2 to 1 is five against two whole ones
     assert episodes == {"part_0": 5, "part_1": 2, "part_2": 3}
     from lawm_lerobot.importing.provenance import read_provenance
 
