@@ -1,7 +1,8 @@
 """Video sources -> action-free LeRobotDataset (`lawm-import-videos`).
 
-Read in this order: `sources` (what there is), `plan` (what is taken), `decoding` and `encoding` (one clip), `workers`
-(many at a time), `assembly` (the LeRobotDataset), `importer` (the whole run).
+Read in this order: `run` (the whole import), `sources` (what there is), `plan` (what is taken), `encoding_task` (one
+piece of work: `footage`, `fitting`, `resampling`, `encoding`), `workers` (many at a time), `assembly` (the
+LeRobotDataset).
 
 This package imports nothing heavy when loaded: worker processes import it, and they need neither torch nor LeRobot.
 """

@@ -1,7 +1,7 @@
 """Encoded episodes -> a LeRobotDataset, with LeRobot's own metadata classes.
 
 LeRobot's `save_episode` re-copies the current video file (up to 200 MB) and rewrites info and statistics once per
-episode, which is right for a robot recording ten of them and quadratic for a hundred thousand clips. Here the same
+episode, which is right for a robot recording ten of them and quadratic for a hundred thousand. Here the same
 files are written in one pass: packets are copied into the video file without decoding, tables and statistics are
 written when a file is full. Schemas, file names, size limits and statistics are LeRobot's, and a test compares a
 dataset written here with one written by LeRobot.
@@ -10,7 +10,6 @@ dataset written here with one written by LeRobot.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.feature_utils import get_hf_features_from_features
@@ -28,23 +26,14 @@ from lerobot.datasets.io_utils import write_info, write_stats, write_tasks
 from lerobot.datasets.utils import update_chunk_file_indices
 
 from lawm_lerobot.hub.provenance import write_provenance
+from lawm_lerobot.importing.config import ImportConfig
+from lawm_lerobot.importing.encoding import lerobot_encoder
+from lawm_lerobot.importing.tasks import EncodedEpisode
 
 STATISTICS_CHUNK = 500  # episodes whose statistics are merged at a time; all at once would take gigabytes
 
 
-@dataclass
-class EncodedEpisode:
-    """What the writer needs of one episode."""
-
-    video: Path
-    frames: int
-    caption: str
-    statistics: dict[str, list]  # of the pictures
-    labels: dict[str, np.ndarray]
-    provenance: dict[str, Any]
-
-
-class _VideoFile:
+class _DatasetVideo:
     """One mp4 of the dataset, filled episode by episode with copied packets at exact times."""
 
     def __init__(self, path: Path, fps: int):
@@ -55,7 +44,7 @@ class _VideoFile:
         self._header = b""
 
     def fits(self, source: Path) -> bool:
-        """Whether the episode was written with the same codec header; packets of another would not decode."""
+        """True if the episode was written with the same codec header; packets of another would not decode."""
         if self._stream is None:
             return True
         with av.open(str(source)) as container:
@@ -94,38 +83,31 @@ class DatasetAssembler:
     """Writes a LeRobotDataset from encoded episodes, in order. Use as a context manager; `finish` completes it.
 
     Args:
-        root: folder that does not exist yet.
-        camera: image feature, e.g. observation.images.main.
+        config: Flags of the import.
+        root: Folder that does not exist yet.
         label_features: LeRobot features of labels that come with every episode (empty for unlabelled video).
-        encoder: what the episodes were encoded with, recorded in info.json as LeRobot does.
     """
 
-    def __init__(
-        self,
-        repo_id: str,
-        root: Path,
-        fps: int,
-        camera: str,
-        height: int,
-        width: int,
-        label_features: dict[str, dict],
-        encoder: RGBEncoderConfig,
-    ):
-        features = {
-            camera: {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]},
-            **label_features,
-        }
+    def __init__(self, config: ImportConfig, root: Path, label_features: dict[str, dict]):
+        shape = (*config.height_width(), 3)
+        picture = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
         self.meta = LeRobotDatasetMetadata.create(
-            repo_id=repo_id, fps=fps, features=features, root=root, robot_type=None, use_videos=True
+            repo_id=config.repo_id,
+            fps=config.fps,
+            features={config.camera: picture, **label_features},
+            root=root,
+            robot_type=None,
+            use_videos=True,
         )
-        self.root, self.fps, self.camera, self.encoder = root, fps, camera, encoder
+        self.root, self.fps, self.camera = root, config.fps, config.camera
+        self.encoder = lerobot_encoder(config.encoder)
         self.meta._metadata_buffer_size = 200
         self._schema = get_hf_features_from_features(self.meta.features).arrow_schema
         self._scalar_features = {
             key: feature for key, feature in self.meta.features.items() if feature["dtype"] != "video"
         }
         self._tasks: dict[str, int] = {}
-        self._video: _VideoFile | None = None
+        self._video: _DatasetVideo | None = None
         self._video_index = (0, 0)
         self._data: pq.ParquetWriter | None = None
         self._data_path = root
@@ -140,14 +122,28 @@ class DatasetAssembler:
         with contextlib.suppress(Exception):
             self._close_files()
 
-    def add(self, episode: EncodedEpisode) -> None:
-        """Append one episode."""
+    def add(
+        self,
+        video: Path,
+        episode: EncodedEpisode,
+        *,
+        labels: dict[str, np.ndarray],
+        provenance: dict[str, Any],
+    ) -> None:
+        """Append one episode.
+
+        Args:
+            video: File of the episode.
+            episode: Length and statistics of the video.
+            labels: Values of all label features, one for each frame.
+            provenance: Row of the sidecar, of which the caption becomes the episode's task.
+        """
         index, first_row = self.meta.info.total_episodes, self.meta.info.total_frames
-        video_meta = self._add_video(episode)
-        task_index = self._tasks.setdefault(episode.caption, len(self._tasks))
-        count = episode.frames
+        count, caption = episode.frames, provenance["caption"]
+        video_meta = self._add_video(video, count)
+        task_index = self._tasks.setdefault(caption, len(self._tasks))
         columns: dict[str, np.ndarray] = {
-            **episode.labels,
+            **labels,
             "timestamp": np.arange(count) / self.fps,
             "frame_index": np.arange(count),
             "episode_index": np.full(count, index),
@@ -159,7 +155,7 @@ class DatasetAssembler:
         data_meta = self._add_rows(columns, first_row, count)
         row: dict[str, Any] = {
             "episode_index": index,
-            "tasks": [episode.caption],
+            "tasks": [caption],
             "length": count,
             **data_meta,
             **video_meta,
@@ -172,13 +168,13 @@ class DatasetAssembler:
         self._statistics.append(statistics)
         if len(self._statistics) >= STATISTICS_CHUNK:
             self._statistics = [aggregate_stats(self._statistics)]
-        self._provenance.append({"episode_index": index, **episode.provenance})
+        self._provenance.append({"episode_index": index, **provenance})
 
     def finish(self) -> None:
         """Write tasks, info, statistics and provenance; the dataset is complete after this.
 
         Raises:
-            ValueError: no episode was added.
+            ValueError: If no episode was added.
         """
         if not self.meta.info.total_episodes:
             raise ValueError("a dataset needs at least one episode")
@@ -196,11 +192,11 @@ class DatasetAssembler:
         write_stats(self.meta.stats, self.root)
         write_provenance(self._provenance, self.root)
 
-    def _add_video(self, episode: EncodedEpisode) -> dict[str, Any]:
+    def _add_video(self, source: Path, frames: int) -> dict[str, Any]:
         limit = self.meta.video_files_size_in_mb * 1024**2
-        size = episode.video.stat().st_size
+        size = source.stat().st_size
         video = self._video
-        if video is not None and (video.bytes + size >= limit or not video.fits(episode.video)):
+        if video is not None and (video.bytes + size >= limit or not video.fits(source)):
             video.close()
             video = None
             self._video_index = update_chunk_file_indices(*self._video_index, self.meta.chunks_size)
@@ -209,11 +205,11 @@ class DatasetAssembler:
             path = self.root / str(self.meta.video_path).format(
                 video_key=self.camera, chunk_index=chunk, file_index=file
             )
-            video = self._video = _VideoFile(path, self.fps)
+            video = self._video = _DatasetVideo(path, self.fps)
         start = video.frames
-        copied = video.append(episode.video)
-        if copied != episode.frames:
-            raise RuntimeError(f"{episode.video} has {copied} frames, its record says {episode.frames}")
+        copied = video.append(source)
+        if copied != frames:
+            raise RuntimeError(f"{source} has {copied} frames, its record says {frames}")
         key = f"videos/{self.camera}"
         return {
             f"{key}/chunk_index": chunk,

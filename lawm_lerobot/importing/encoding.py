@@ -5,7 +5,7 @@ What was measured (`python -m tools.speed.importing --codecs`): see `EncoderOpti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import av
 import cv2
 import numpy as np
 
+from lawm_lerobot.importing.segments import ImportSettingsError
+
 # LeRobot's names and levels (lerobot.datasets.compute_stats.DEFAULT_QUANTILES).
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
 @dataclass
 class EncoderOptions:
-    """How the written video is compressed; the names are those of LeRobot's RGBEncoderConfig.
+    """Compression of the written video; the names are those of LeRobot's RGBEncoderConfig.
 
     Measured: processor milliseconds for a clip of 9 consecutive frames from a random place in a textured, moving scene of
     300 frames, read by LeRobot's `decode_video_frames`, median of 40; and per frame when encoding on one thread.
@@ -39,6 +41,14 @@ class EncoderOptions:
     save bytes and cost little for consecutive frames, but every single frame and every strided clip pays for the group.
     The size matters more than all of these: 224 pixels read 2.2 times slower than 128, hence the default of 128.
     `superfast` instead of `veryfast`: as many bytes and the same quality, a fifth less time.
+
+    Args:
+        vcodec: Codec of the video.
+        pix_fmt: Pixel format.
+        g: Number of frames in a group, of which the first is coded by itself.
+        crf: Quality; a lower number is better and larger.
+        preset: Effort of the encoder.
+        fast_decode: 1 leaves out what makes decoding slow.
     """
 
     vcodec: str = "h264"
@@ -47,6 +57,45 @@ class EncoderOptions:
     crf: int = 23
     preset: str = "superfast"
     fast_decode: int = 1
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Form of the written videos.
+
+    Args:
+        fps: Frame rate.
+        height: Height in pixels.
+        width: Width in pixels.
+        vcodec: Codec, as LeRobot and FFmpeg call it.
+        pix_fmt: Pixel format.
+        codec_options: FFmpeg options as LeRobot's encoder configuration gives them, values as strings.
+    """
+
+    fps: int
+    height: int
+    width: int
+    vcodec: str
+    pix_fmt: str
+    codec_options: dict[str, str]
+
+
+def lerobot_encoder(options: EncoderOptions) -> Any:
+    """LeRobot's encoder configuration for these options.
+
+    Raises:
+        ImportSettingsError: If LeRobot refuses them.
+    """
+    from lerobot.configs import RGBEncoderConfig
+
+    extra: dict[str, Any] = {}
+    if options.vcodec == "h264":
+        # No B-frames: frames are then stored in the order they are shown. No scene cuts: each group is `g` long.
+        extra = {"bf": 0, "sc_threshold": 0}
+    try:
+        return RGBEncoderConfig(**asdict(options), extra_options=extra)
+    except ValueError as error:
+        raise ImportSettingsError(f"--encoder does not work: {error}") from error
 
 
 class PictureStatistics:
@@ -96,26 +145,19 @@ class EpisodeEncoder:
     """One episode's mp4 and its statistics; frames are handed over one by one and none is kept.
 
     Args:
-        target: path of the mp4 (or a writable binary file).
-        codec_options: FFmpeg options as LeRobot's encoder configuration gives them, values as strings.
+        target: Path of the mp4, or a writable binary file.
+        settings: Form of the video.
     """
 
-    def __init__(
-        self,
-        target: Path | Any,
-        fps: int,
-        height: int,
-        width: int,
-        vcodec: str,
-        pix_fmt: str,
-        codec_options: dict,
-    ):
+    def __init__(self, target: Path | Any, settings: EncoderSettings):
         self.statistics = PictureStatistics()
         self.frames = 0
         self._container = av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4")
-        stream: Any = self._container.add_stream(vcodec, rate=fps, options=codec_options)
-        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        stream.time_base = self._time_base = Fraction(1, fps)
+        stream: Any = self._container.add_stream(
+            settings.vcodec, rate=settings.fps, options=settings.codec_options
+        )
+        stream.width, stream.height, stream.pix_fmt = settings.width, settings.height, settings.pix_fmt
+        stream.time_base = self._time_base = Fraction(1, settings.fps)
         self._stream = stream
 
     def add(self, image: np.ndarray) -> None:

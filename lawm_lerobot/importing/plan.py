@@ -7,12 +7,14 @@ import json
 import math
 import os
 import random
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut
+from lawm_lerobot.importing.config import ShardOptions
+from lawm_lerobot.importing.footage import Probe
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment
 from lawm_lerobot.importing.sources.base import VideoSource
-from lawm_lerobot.importing.work import Episode, Task, TaskResult, WriteSettings
+from lawm_lerobot.importing.tasks import EncodedEpisode, Task, TaskResult, WriteSettings
 
 # A long video is handed out in windows of about this length, so that several workers share it and a resumed import
 # does not start it again.
@@ -20,76 +22,123 @@ WINDOW_S = 300.0
 
 
 @dataclass
+class Quota:
+    """Running totals of a source against its caps.
+
+    Args:
+        max_episodes: Largest number of episodes; None for no cap.
+        max_frames: Largest number of frames; None for no cap.
+        episodes: Number of episodes taken so far.
+        frames: Number of their frames.
+    """
+
+    max_episodes: int | None
+    max_frames: int | None
+    episodes: int = 0
+    frames: int = 0
+
+    def take(self, frames: int) -> bool:
+        """Count an episode of so many frames; False, and nothing is counted, if it would go over a cap."""
+        if self.max_episodes is not None and self.episodes >= self.max_episodes:
+            return False
+        if self.max_frames is not None and self.frames + frames > self.max_frames:
+            return False
+        self.episodes += 1
+        self.frames += frames
+        return True
+
+    def is_used_up(self) -> bool:
+        """True if no episode of any length could be taken."""
+        return self.max_episodes is not None and self.episodes >= self.max_episodes
+
+
+@dataclass
 class SourcePlan:
-    """One source: its clips in their final order, its tasks, and its caps (None: none)."""
+    """Plan of what an import takes from one source.
+
+    Args:
+        source: The source.
+        title: Its name in the provenance and the summary.
+        segments: Its segments in their final order.
+        left_out: Things of the source that are left out so far.
+        tasks: Tasks cut from the segments, for this shard.
+        max_episodes: Cap on the number of episodes; None for no cap.
+        max_frames: Cap on the number of frames; None for no cap.
+        results: Results of the tasks that are done, by the task's number.
+    """
 
     source: VideoSource
     title: str
-    clips: list[Clip]
-    left_out: list[LeftOut]
+    segments: list[Segment] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     max_episodes: int | None = None
     max_frames: int | None = None
-    results: dict[int, TaskResult] = field(default_factory=dict)  # by task number
+    results: dict[int, TaskResult] = field(default_factory=dict)
 
-    # Running totals over the tasks before `_next`, all of which have results.
-    _next: int = 0
-    _episodes: int = 0
-    _frames: int = 0
-    _full: bool = False
+    def quota(self) -> Quota:
+        """The caps, with nothing taken yet."""
+        return Quota(self.max_episodes, self.max_frames)
 
-    def is_full(self) -> bool:
-        """Whether the results so far, in order and without a gap, reach the cap; later tasks are not needed then."""
-        while not self._full and self._next < len(self.tasks):
-            result = self.results.get(self.tasks[self._next].number)
-            if result is None:
-                break
-            for episode in result.episodes:
-                if not self._take(episode):
-                    break
-            self._next += 1
-        if self.max_episodes is not None and self._episodes >= self.max_episodes:
-            self._full = True
-        return self._full
+    def leave_out_unreadable(self, probes: dict[str, Probe]) -> None:
+        """Leave out the segments of footage that cannot be read: once per file, however many segments it has."""
+        readable: list[Segment] = []
+        reported: set[str] = set()
+        for segment in self.segments:
+            path = segment.footage.path
+            probe = probes[path]
+            if probe.reason is None:
+                readable.append(segment)
+            elif path not in reported:
+                reported.add(path)
+                self.left_out.append(LeftOut(self.title, segment.relative_path, probe.reason, probe.detail))
+        self.segments = readable
 
-    def _take(self, episode: Episode) -> bool:
-        over_count = self.max_episodes is not None and self._episodes + 1 > self.max_episodes
-        over_length = self.max_frames is not None and self._frames + episode.frames > self.max_frames
-        if over_count or over_length:
-            self._full = True
-            return False
-        self._episodes += 1
-        self._frames += episode.frames
-        return True
+    def needed_tasks(self) -> Iterator[Task]:
+        """Yield the tasks in order, until the results so far, without a gap, reach a cap: later ones are not needed then.
 
-    def taken(self) -> list[tuple[Task, Episode]]:
-        """The episodes that go into the dataset, in order."""
-        self._next, self._episodes, self._frames, self._full = 0, 0, 0, False
-        chosen: list[tuple[Task, Episode]] = []
+        The results come in while this is being iterated over.
+        """
+        quota, counted, full = self.quota(), 0, False
         for task in self.tasks:
-            result = self.results.get(task.number)
-            for episode in result.episodes if result is not None else []:
-                if not self._take(episode):
+            while not full and counted < len(self.tasks) and self.tasks[counted].number in self.results:
+                episodes = self.results[self.tasks[counted].number].episodes
+                full = not all(quota.take(episode.frames) for episode in episodes)
+                counted += 1
+            if full or quota.is_used_up():
+                return
+            yield task
+
+    def taken(self) -> list[tuple[Task, EncodedEpisode]]:
+        """The episodes that go into the dataset, in order."""
+        quota = self.quota()
+        chosen: list[tuple[Task, EncodedEpisode]] = []
+        for task, result in self._done():
+            for episode in result.episodes:
+                if not quota.take(episode.frames):
                     return chosen
                 chosen.append((task, episode))
         return chosen
 
-    def used_tasks(self) -> list[Task]:
-        """Tasks up to the one where the cap was reached."""
-        chosen = self.taken()
-        full = self._full or (self.max_episodes is not None and self._episodes >= self.max_episodes)
-        if not full or not chosen:
-            return self.tasks
-        last = chosen[-1][0].number
-        return [task for task in self.tasks if task.number <= last]
+    def used_results(self) -> list[tuple[Task, TaskResult]]:
+        """Tasks and their results up to the one where a cap was reached."""
+        done, chosen = self._done(), self.taken()
+        available = sum(len(result.episodes) for _, result in done)
+        if chosen and (len(chosen) < available or len(chosen) == self.max_episodes):
+            last = chosen[-1][0].number
+            done = [(task, result) for task, result in done if task.number <= last]
+        return done
+
+    def _done(self) -> list[tuple[Task, TaskResult]]:
+        return [(task, self.results[task.number]) for task in self.tasks if task.number in self.results]
 
 
 def list_sources(sources: list[VideoSource], seed: int) -> list[SourcePlan]:
-    """Ask every source for its clips. Sources that are cut down are shuffled first, by a fixed seed: the beginning of a
-    list is rarely a fair sample of it.
+    """Ask every source for its segments. Sources that are cut down are shuffled first, by a fixed seed: the beginning of
+    a list is rarely a fair sample of it.
 
     Raises:
-        ImportSettingsError: a source is set up wrongly, or two have the same name.
+        ImportSettingsError: If a source is set up wrongly, or two have the same name.
     """
     plans: list[SourcePlan] = []
     for number, source in enumerate(sources):
@@ -99,14 +148,14 @@ def list_sources(sources: list[VideoSource], seed: int) -> list[SourcePlan]:
             raise ImportSettingsError(
                 f"Two sources are called {title!r}: give each its own `name:` in the list of sources."
             )
-        plan = SourcePlan(source, title, [], [], max_episodes=source.max_episodes)
-        for item in source.clips():
-            if isinstance(item, Clip):
-                plan.clips.append(item)
+        plan = SourcePlan(source, title, max_episodes=source.max_episodes)
+        for item in source.segments():
+            if isinstance(item, Segment):
+                plan.segments.append(item)
             else:
                 plan.left_out.append(item)
         if any(cap is not None for cap in (source.max_episodes, source.max_hours, source.weight)):
-            random.Random(f"{seed}/{number}").shuffle(plan.clips)
+            random.Random(f"{seed}/{number}").shuffle(plan.segments)
         plans.append(plan)
     return plans
 
@@ -121,28 +170,24 @@ def _check_caps(source: VideoSource) -> None:
 
 
 def make_tasks(
-    plans: list[SourcePlan],
-    probes: dict[tuple[str, str], dict[str, Any]],
-    settings: WriteSettings,
-    shard: tuple[int, int],
+    plans: list[SourcePlan], probes: dict[str, Probe], settings: WriteSettings, shard: ShardOptions
 ) -> None:
-    """Cut the clips of each plan into tasks; clips whose probe failed are left out by the caller already.
+    """Cut the segments of each plan into tasks; all of their footage can be read.
 
-    `shard` is (index, count): every count-th task is this machine's, and caps are divided by the count.
+    Of `shard.count` tasks, one is this machine's, and caps are divided by the count.
     """
-    index, count = shard
+    index, count = shard.index, shard.count
     number = 0
     for plan in plans:
-        tasks = []
-        for clip in plan.clips:
-            probe = probes[(clip.kind, clip.path)]
-            for first, last, planned_s in _windows(clip, probe["duration_s"], settings):
+        plan.tasks = []
+        for segment in plan.segments:
+            probe = probes[segment.footage.path]
+            for first, last, planned_s in _windows(segment, probe, settings):
                 if number % count == index:
-                    tasks.append(
-                        Task(number, clip, probe["origin"], first, last, probe["duration_s"], planned_s)
+                    plan.tasks.append(
+                        Task(number, segment, probe.origin, first, last, probe.duration_s, planned_s)
                     )
                 number += 1
-        plan.tasks = tasks
         if plan.max_episodes is not None:
             plan.max_episodes = plan.max_episodes // count + (index < plan.max_episodes % count)
         hours = plan.source.max_hours
@@ -151,19 +196,16 @@ def make_tasks(
     _apply_weights(plans, settings)
 
 
-def _windows(
-    clip: Clip, duration_s: float | None, settings: WriteSettings
-) -> list[tuple[int, int | None, float]]:
+def _windows(segment: Segment, probe: Probe, settings: WriteSettings) -> list[tuple[int, int | None, float]]:
     """(first frame, last frame or None for the end, planned seconds) of each window, on episode boundaries."""
-    if clip.kind == "parquet":  # many clips share one file, so the length is the clip's own
-        duration_s = (clip.extra["to_row"] - clip.extra["from_row"]) / clip.frame_rate
-    end = clip.end_s if duration_s is None else min(duration_s, clip.end_s or float("inf"))
+    length = segment.footage.length(probe)
+    end = segment.end_s if length is None else min(length, segment.end_s or float("inf"))
     if end is None:
         return [(0, None, 0.0)]
-    total_s = max(0.0, end - clip.start_s)
+    total_s = max(0.0, end - segment.start_s)
     total = math.ceil(total_s * settings.fps - 1e-6)
     window = settings.max_frames * max(1, round(WINDOW_S * settings.fps / settings.max_frames))
-    if clip.kind != "video" or total <= window:
+    if not segment.footage.is_stream or total <= window:
         return [(0, None, total_s)]
     firsts = list(range(0, total, window))
     windows: list[tuple[int, int | None, float]] = []
@@ -174,61 +216,58 @@ def _windows(
     return windows
 
 
-def planned_episodes(task: Task, settings: WriteSettings) -> tuple[int, int]:
-    """(episodes, frames) that a task should give if its video is as long as it says and nothing stands still."""
+def _apply_weights(plans: list[SourcePlan], settings: WriteSettings) -> None:
+    """Turn weights into caps: the longest mixture in which weighted sources stand in their ratio, none repeated."""
+    weighted = [
+        (plan, plan.source.weight, planned_total(plan, settings).frames)
+        for plan in plans
+        if plan.source.weight is not None
+    ]
+    # An empty source should not empty the others.
+    unit = min((frames / weight for _, weight, frames in weighted if frames), default=0.0)
+    for plan, weight, frames in weighted:
+        if not frames:
+            continue
+        cap = math.floor(unit * weight + 0.5)
+        plan.max_frames = cap if plan.max_frames is None else min(cap, plan.max_frames)
+
+
+def planned_total(plan: SourcePlan, settings: WriteSettings) -> Quota:
+    """Episodes and frames that a source should give, caps included, if all its footage is as long as it says."""
+    quota = plan.quota()
+    for task in plan.tasks:
+        for frames in _planned_episodes(task, settings):
+            if not quota.take(frames):
+                return quota
+    return quota
+
+
+def _planned_episodes(task: Task, settings: WriteSettings) -> Iterator[int]:
+    """Yield the lengths of the episodes that a task should give if nothing in it stands still."""
     frames = math.ceil(task.planned_s * settings.fps - 1e-6)
     if task.last_frame is not None:
         frames = task.last_frame - task.first_frame
     whole, rest = divmod(max(0, frames), settings.max_frames)
+    yield from [settings.max_frames] * whole
     if rest >= settings.min_frames:
-        return whole + 1, frames
-    return whole, whole * settings.max_frames
+        yield rest
 
 
-def _apply_weights(plans: list[SourcePlan], settings: WriteSettings) -> None:
-    """Turn weights into caps: the longest mixture in which weighted sources stand in their ratio, none repeated."""
-    weighted = [plan for plan in plans if plan.source.weight is not None]
-    frames = {plan.title: planned_total(plan, settings)[1] for plan in weighted}
-    weighted = [
-        plan for plan in weighted if frames[plan.title]
-    ]  # an empty source should not empty the others
-    unit = min((frames[plan.title] / (plan.source.weight or 1.0) for plan in weighted), default=0.0)
-    for plan in weighted:
-        cap = math.floor(unit * (plan.source.weight or 1.0) + 0.5)
-        plan.max_frames = cap if plan.max_frames is None else min(cap, plan.max_frames)
-
-
-def planned_total(plan: SourcePlan, settings: WriteSettings) -> tuple[int, int]:
-    """(episodes, frames) that a source should give, caps included."""
-    episodes = frames = 0
-    for task in plan.tasks:
-        more_episodes, more_frames = planned_episodes(task, settings)
-        for number in range(more_episodes):
-            length = min(settings.max_frames, more_frames - number * settings.max_frames)
-            over_count = plan.max_episodes is not None and episodes + 1 > plan.max_episodes
-            over_length = plan.max_frames is not None and frames + length > plan.max_frames
-            if over_count or over_length:
-                return episodes, frames
-            episodes += 1
-            frames += length
-    return episodes, frames
-
-
-def file_state(clip: Clip) -> list[int]:
-    """Size and time of change of what a clip points to; a changed file is not the one that was imported."""
+def file_state(path: str) -> list[int]:
+    """Size and time of change of a file or folder; a changed one is not the one that was imported."""
     try:
-        status = os.stat(clip.path)
+        status = os.stat(path)
     except OSError:
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
 
 
-def content_hash(plans: list[SourcePlan], probes: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """A fingerprint of every task of the plan, in order."""
+def content_fingerprint(plans: list[SourcePlan], probes: dict[str, Probe]) -> str:
+    """A fingerprint of every task of the plans, in order."""
     digest = hashlib.sha256()
     for plan in plans:
         for task in plan.tasks:
-            record = [plan.title, task.clip.to_dict(), probes[(task.clip.kind, task.clip.path)]]
+            record = [plan.title, asdict(task.segment), asdict(probes[task.segment.footage.path])]
             window = [task.number, task.first_frame, task.last_frame]
             digest.update(json.dumps([record, window], sort_keys=True).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lawm_lerobot.files import write_json
 from lawm_lerobot.importing.segments import ImportSettingsError
 from lawm_lerobot.labels.configuration import EMBODIMENT, LABELS_PATH
 
@@ -18,7 +18,7 @@ ACTION = "action"
 
 @dataclass
 class PooledLabels:
-    """The label features of a result, and what each source contributes to them.
+    """The label features of a result, and the contribution of each source to them.
 
     Where all sources have the same labels, the result has those. Where their actions differ, or some have none,
     `action` is as wide as the widest, filled up with zeros, and `labels.embodiment` says in every frame whose it
@@ -84,9 +84,9 @@ class PooledLabels:
         return {**labels, ACTION: action, EMBODIMENT: np.full(frames, self.number[source])}
 
     def write(self, root: Path) -> None:
-        """The sidecar with names and dimensions, if the labels are pooled."""
+        """Write the sidecar with names and dimensions, if the labels are pooled."""
         if self.embodiments:
-            (root / LABELS_PATH).write_text(json.dumps({"embodiments": self.embodiments}, indent=2) + "\n")
+            write_json(root / LABELS_PATH, {"embodiments": self.embodiments}, indent=2)
 
 
 def _shapes(features: dict[str, dict]) -> str:

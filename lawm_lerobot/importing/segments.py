@@ -1,47 +1,55 @@
-"""The unit every video source speaks in: a clip, or a thing that was left out and why."""
+"""The units that video sources yield: segments of footage, and things left out with the reason."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lawm_lerobot.importing.footage import Footage
+
 
 @dataclass(frozen=True)
-class Clip:
-    """A stretch of one video with one caption. It becomes one episode, or several when it is long.
+class Segment:
+    """A stretch of footage with one caption. It becomes one episode, or several when it is long.
 
-    `kind` says how `path` is read: "video" (a video file), "images" (a folder of numbered pictures at `frame_rate`) or
-    "parquet" (pictures in a LeRobotDataset's data file; `extra` has the column and rows).
+    Args:
+        footage: Footage that it is a stretch of.
+        relative_path: Path that the provenance shows.
+        caption: Task of its episodes.
+        caption_source: Origin of the caption, for the provenance.
+        start_s: Beginning in seconds on the footage's clock.
+        end_s: End on the same clock; None for the end of the footage.
+        license_note: Licence as the provenance and the card state it.
+        extra: Whatever the source needs to find the labels of this segment.
     """
 
-    path: str  # absolute
-    relative_path: str  # what the provenance shows
+    footage: Footage
+    relative_path: str
     caption: str = ""
     caption_source: str = "none"
     start_s: float = 0.0
-    end_s: float | None = None  # None: to the end
+    end_s: float | None = None
     license_note: str = ""
-    kind: str = "video"
-    frame_rate: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something of a source that is not imported, with a reason of a few words."""
+    """Something of a source that is not imported.
+
+    Args:
+        source: Title of the source.
+        path: Path within the source.
+        reason: Reason of a few words, by which the summary counts.
+        detail: A few words more about this one.
+    """
 
     source: str
     path: str
     reason: str
     detail: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 class ImportSettingsError(ValueError):

@@ -13,45 +13,58 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lawm_lerobot.importing.decoding import UnreadableVideoError, error_text
-from lawm_lerobot.importing.segments import Clip
-from lawm_lerobot.importing.work import (
-    Task,
-    WriteSettings,
-    commit_task,
-    encoded_bytes,
-    probe_clip,
-    quiet_libraries,
-)
+from lawm_lerobot.importing.encoding_task import commit_task, encode_sample, quiet_libraries
+from lawm_lerobot.importing.footage import Footage
+from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
+from lawm_lerobot.importing.tasks import Task, WriteSettings
 
 # Trouble of the target disk, not of one video: going on would list every file as bad.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-SAMPLE_S = 2.0  # a dry run encodes this much of a clip to estimate sizes
+SAMPLE_S = 2.0  # a dry run encodes this much of a task to estimate sizes
 
 
 class DiskError(RuntimeError):
-    """The place that is written to does not take more."""
+    """The place that is written to does not take more, in one sentence for the user."""
 
 
+@dataclass
 class Job:
-    """What a worker is asked: `kind` is "probe", "sample" or "import"; `key` comes back with the answer."""
+    """A request to a worker.
 
-    def __init__(self, kind: str, key: Any, payload: Clip | Task):
-        self.kind, self.key, self.payload = kind, key, payload
+    Args:
+        kind: `probe` for the claims of footage, `sample` for the size of the start of a task, `encode` for all of it.
+        key: Name of the job, which comes back with the answer.
+        payload: The footage or the task.
+    """
+
+    kind: Literal["probe", "sample", "encode"]
+    key: Any
+    payload: Footage | Task
 
 
+@dataclass
 class Answer:
-    """What came of a job. Exactly one of `value` and `reason` is set; `progress` only while it is going on."""
+    """Outcome of a job: a value or a reason, or the progress of one that is going on.
 
-    def __init__(
-        self, key: Any, value: Any = None, reason: str = "", detail: str = "", progress: float | None = None
-    ):
-        self.key, self.value, self.reason, self.detail, self.progress = key, value, reason, detail, progress
+    Args:
+        key: Name of the job.
+        value: A `Probe`, the numbers of bytes and of frames of a sample, a `TaskResult`, or a `DiskError` to raise.
+        reason: Reason why there is no value.
+        detail: A few words more about the reason.
+        progress: Seconds of source video done since the last answer.
+    """
+
+    key: Any
+    value: Any = None
+    reason: Reason | None = None
+    detail: str = ""
+    progress: float | None = None
 
 
 def do_job(
@@ -60,21 +73,22 @@ def do_job(
     """Do a job in this process. Whatever a video does wrong becomes a reason; a full disk is raised."""
     try:
         if job.kind == "probe":
-            assert isinstance(job.payload, Clip)
-            return Answer(job.key, probe_clip(job.payload))
+            assert isinstance(job.payload, Footage)
+            return Answer(job.key, job.payload.probe())
         assert isinstance(job.payload, Task)
         if job.kind == "sample":
-            return Answer(job.key, encoded_bytes(job.payload, settings, SAMPLE_S))
+            return Answer(job.key, encode_sample(job.payload, settings, SAMPLE_S))
         assert tasks_folder is not None
         return Answer(job.key, commit_task(job.payload, settings, tasks_folder, progress))
     except UnreadableVideoError as error:
         return Answer(job.key, reason=error.reason, detail=error.detail)
     except Exception as error:  # noqa: BLE001 - one bad video must not end the import; the summary shows the error
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            raise DiskError(error_text(error)) from error
-        return Answer(
-            job.key, reason="cannot be decoded", detail=f"{type(error).__name__}: {error_text(error)}"
-        )
+            raise DiskError(
+                f"writing failed ({error_text(error)}): free some space and run the same command again."
+            ) from error
+        detail = f"{type(error).__name__}: {error_text(error)}"
+        return Answer(job.key, reason=Reason.CANNOT_BE_DECODED, detail=detail)
 
 
 def _report(pipe: Connection, key: Any, seconds: float) -> None:
@@ -123,7 +137,7 @@ class _Worker:
         return True
 
     def death(self) -> str:
-        """How the process ended, in words."""
+        """The end of the process in words."""
         self.process.join()
         code = self.process.exitcode or 0
         if code >= 0:
@@ -134,7 +148,13 @@ class _Worker:
 
 
 class WorkerPool:
-    """`count` processes (0: this one) that do jobs in any order. Use as a context manager."""
+    """Processes that do jobs in any order. Use as a context manager.
+
+    Args:
+        count: Number of processes; 0 works in this one.
+        settings: Settings with which episodes are written.
+        tasks_folder: Folder of finished tasks; None if no job is of the kind `encode`.
+    """
 
     def __init__(self, count: int, settings: WriteSettings, tasks_folder: Path | None):
         self.count, self.settings, self.tasks_folder = count, settings, tasks_folder
@@ -158,19 +178,19 @@ class WorkerPool:
             worker.pipe.close()
         self._workers = []
 
-    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Answer]:
-        """Do jobs until `next_job` gives None and all are answered. A job whose worker dies is answered with a reason.
+    def run(self, jobs: Iterator[Job]) -> Iterator[Answer]:
+        """Do jobs until there are no more and all are answered. A job whose worker dies is answered with a reason.
 
-        `next_job` is asked again after each answer, so it may decide by what has come in so far.
+        `jobs` is asked for another one after each answer, so it may decide by what has come in so far.
 
         Raises:
-            DiskError: the target disk takes no more.
+            DiskError: If the target disk takes no more.
         """
         if self.count <= 0:
-            yield from self._run_here(next_job)
+            yield from self._run_here(jobs)
             return
         while True:
-            self._hand_out(next_job)
+            self._hand_out(jobs)
             busy = [worker for worker in self._workers if worker.job is not None]
             if not busy:
                 return
@@ -184,7 +204,7 @@ class WorkerPool:
                 except (EOFError, ConnectionResetError, OSError):
                     key = worker.job.key
                     self._workers.remove(worker)
-                    yield Answer(key, reason="crashed the decoder", detail=worker.death())
+                    yield Answer(key, reason=Reason.CRASHED, detail=worker.death())
                     continue
                 if isinstance(answer.value, DiskError):
                     raise answer.value
@@ -192,10 +212,10 @@ class WorkerPool:
                     worker.job = None
                 yield answer
 
-    def _hand_out(self, next_job: Callable[[], Job | None]) -> None:
+    def _hand_out(self, jobs: Iterator[Job]) -> None:
         idle = [worker for worker in self._workers if worker.job is None]
         while len(idle) + sum(worker.job is not None for worker in self._workers) < self.count or idle:
-            job = next_job()
+            job = next(jobs, None)
             if job is None:
                 return
             while True:
@@ -208,10 +228,10 @@ class WorkerPool:
                     break
                 self._workers.remove(worker)
 
-    def _run_here(self, next_job: Callable[[], Job | None]) -> Iterator[Answer]:
+    def _run_here(self, jobs: Iterator[Job]) -> Iterator[Answer]:
         quiet_libraries()
         progress: list[float] = []
-        while (job := next_job()) is not None:
+        for job in jobs:
             answer = do_job(job, self.settings, self.tasks_folder, progress.append)
             for seconds in progress:
                 yield Answer(job.key, progress=seconds)

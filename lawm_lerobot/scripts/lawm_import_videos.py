@@ -12,35 +12,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import draccus
-
-from lawm_lerobot.importing.importer import ImportConfig, run_import
+from lawm_lerobot.importing.config import ImportConfig
+from lawm_lerobot.importing.run import run_import
 from lawm_lerobot.importing.segments import ImportSettingsError
 from lawm_lerobot.importing.workers import DiskError
+from lawm_lerobot.scripts.command import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 when nothing could be imported, 2 for flags that cannot work."""
-    try:
-        config = draccus.parse(ImportConfig, args=list(sys.argv[1:] if argv is None else argv))
-    except draccus.utils.DecodingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        run_import(config)
-    except ImportSettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except DiskError as error:
-        print(
-            f"error: writing failed ({error}): free some space and run the same command again.",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    """Run the command; returns the exit code."""
+    return run_command(
+        ImportConfig,
+        run_import,
+        user_errors=(ImportSettingsError, DiskError),
+        interrupted="interrupted; the same command goes on from here",
+        argv=argv,
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from helpers.training import leave_checkpoint, parsed
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 
-from lawm_lerobot.importing.importer import ImportConfig
+from lawm_lerobot.importing.config import ImportConfig
 from lawm_lerobot.scripts.lawm_export import ExportConfig
 
 REPOSITORY = Path(__file__).parents[2]

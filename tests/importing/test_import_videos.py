@@ -218,7 +218,7 @@ def test_still_stretches_are_removed_on_request(tmp_path):
 def test_colours_follow_the_matrix_and_range_the_file_names(tmp_path):
     import av
 
-    from lawm_lerobot.importing.decoding import PictureMaker
+    from lawm_lerobot.importing.fitting import PictureMaker
 
     color = np.full((64, 64, 3), (200, 60, 20), np.uint8)
     for matrix, name in ((1, "itu709"), (5, "itu601")):
@@ -339,7 +339,7 @@ def test_unreadable_files_are_named_as_such(tmp_path):
     video = write_video(tmp_path / "secret.mp4", 30, 30)
     video.chmod(0)
     code = (
-        "import os, sys; from lawm_lerobot.importing.decoding import sniff_container, UnreadableVideoError\n"
+        "import os, sys; from lawm_lerobot.importing.footage.video import sniff_container, UnreadableVideoError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try: sniff_container(sys.argv[1])\nexcept UnreadableVideoError as error: print(error.reason)"
     )
@@ -372,8 +372,7 @@ def lerobot_twin(root: Path, target: Path):
     """The same frames written with LeRobot's own create / add_frame / save_episode."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    from lawm_lerobot.importing.encoding import EncoderOptions
-    from lawm_lerobot.importing.importer import lerobot_encoder
+    from lawm_lerobot.importing.encoding import EncoderOptions, lerobot_encoder
 
     ours = load(root)
     twin = LeRobotDataset.create(
@@ -393,7 +392,7 @@ def lerobot_twin(root: Path, target: Path):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
+def imported(tmp_path_factory) -> Path:
     """A small dataset of two captioned folders."""
     source = tmp_path_factory.mktemp("clips")
     write_video(source / "pick_up" / "a.mp4", 60, 30, height=72, width=96)
@@ -404,18 +403,18 @@ def clips(tmp_path_factory) -> Path:
     return root
 
 
-def test_the_files_are_those_that_lerobot_writes(clips, tmp_path):
+def test_the_files_are_those_that_lerobot_writes(imported, tmp_path):
     import pyarrow.parquet as pq
 
-    ours, twin = load(clips), lerobot_twin(clips, tmp_path / "twin")
+    ours, twin = load(imported), lerobot_twin(imported, tmp_path / "twin")
     written = {str(p.relative_to(tmp_path / "twin")) for p in (tmp_path / "twin").rglob("*") if p.is_file()}
     extra = {"README.md", "import_summary.json", "meta/lawm_provenance.parquet"}
-    assert {str(p.relative_to(clips)) for p in clips.rglob("*") if p.is_file()} == written | extra
+    assert {str(p.relative_to(imported)) for p in imported.rglob("*") if p.is_file()} == written | extra
     data = "data/chunk-000/file-000.parquet"
-    assert pq.read_schema(clips / data).equals(pq.read_schema(tmp_path / "twin" / data))
-    assert pq.read_table(clips / data).equals(pq.read_table(tmp_path / "twin" / data))
+    assert pq.read_schema(imported / data).equals(pq.read_schema(tmp_path / "twin" / data))
+    assert pq.read_table(imported / data).equals(pq.read_table(tmp_path / "twin" / data))
     episodes = "meta/episodes/chunk-000/file-000.parquet"
-    mine, theirs = pq.read_table(clips / episodes), pq.read_table(tmp_path / "twin" / episodes)
+    mine, theirs = pq.read_table(imported / episodes), pq.read_table(tmp_path / "twin" / episodes)
     assert {field.name: field.type for field in mine.schema} == {
         field.name: field.type for field in theirs.schema
     }
@@ -433,14 +432,14 @@ def test_the_files_are_those_that_lerobot_writes(clips, tmp_path):
             )
 
 
-def test_lerobot_tools_take_it(clips, tmp_path):
+def test_lerobot_tools_take_it(imported, tmp_path):
     from lerobot.datasets.dataset_tools import delete_episodes, merge_datasets, split_dataset
 
-    dataset = load(clips)
+    dataset = load(imported)
     assert len(dataset) == dataset.meta.total_frames and dataset.meta.total_episodes == 3
     shorter = delete_episodes(dataset, [1], output_dir=tmp_path / "shorter", repo_id="me/shorter")
     assert shorter.meta.total_episodes == 2
-    parts = split_dataset(load(clips), {"train": [0, 2], "val": [1]}, output_dir=tmp_path / "split")
+    parts = split_dataset(load(imported), {"train": [0, 2], "val": [1]}, output_dir=tmp_path / "split")
     assert parts["val"].meta.total_episodes == 1
     merged = merge_datasets([dataset, shorter], output_repo_id="me/merged", output_dir=tmp_path / "merged")
     assert merged.meta.total_episodes == 5
@@ -448,14 +447,14 @@ def test_lerobot_tools_take_it(clips, tmp_path):
     assert read_code(last) == read_code(pictures(dataset)[-1])
 
 
-def test_lerobot_edit_dataset_takes_it_as_a_command(clips, tmp_path, monkeypatch):
+def test_lerobot_edit_dataset_takes_it_as_a_command(imported, tmp_path, monkeypatch):
     import sys
 
     from lerobot.scripts.lerobot_edit_dataset import main as edit_dataset
 
     argv = [
         "--repo_id=me/clips",
-        f"--root={clips}",
+        f"--root={imported}",
         "--new_repo_id=me/fewer",
         f"--new_root={tmp_path / 'fewer'}",
     ]
@@ -466,32 +465,32 @@ def test_lerobot_edit_dataset_takes_it_as_a_command(clips, tmp_path, monkeypatch
     assert info["total_episodes"] == 2
 
 
-def test_one_episode_loads_as_the_visualiser_loads_it(clips):
+def test_one_episode_loads_as_the_visualiser_loads_it(imported):
     import torch
 
-    dataset = load(clips, episodes=[1], tolerance_s=1e-4)
+    dataset = load(imported, episodes=[1], tolerance_s=1e-4)
     frames = list(torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=0))
     codes = [read_code(image.permute(1, 2, 0).numpy() * 255) for batch in frames for image in batch[CAMERA]]
     assert codes == [100 + 3 * k for k in range(15)]
     assert {task for batch in frames for task in batch["task"]} == {"pick up"}
 
 
-def test_clips_of_frames_come_with_padding_past_the_end(clips):
-    dataset = load(clips, delta_timestamps={CAMERA: [k / 10 for k in range(9)]})
+def test_clips_of_frames_come_with_padding_past_the_end(imported):
+    dataset = load(imported, delta_timestamps={CAMERA: [k / 10 for k in range(9)]})
     item = dataset[16]
     assert item[CAMERA].shape == (9, 3, 64, 64)
     assert item[f"{CAMERA}_is_pad"].tolist() == [False] * 4 + [True] * 5
 
 
-def test_every_episode_has_its_origin(clips):
-    rows = provenance(clips)
+def test_every_episode_has_its_origin(imported):
+    rows = provenance(imported)
     assert [row["episode_index"] for row in rows] == [0, 1, 2]
     assert [row["source_path"] for row in rows] == ["pick_up/a.mp4", "pick_up/b.mp4", "put-down/c.webm"]
     assert [row["caption"] for row in rows] == ["pick up", "pick up", "put down"]
     assert {row["caption_source"] for row in rows} == {"folder name"}
     assert all(row["license_note"] for row in rows)
     assert rows[0]["start_s"] == 0 and rows[0]["end_s"] == pytest.approx(2.0)
-    card = (clips / "README.md").read_text()
+    card = (imported / "README.md").read_text()
     assert "licence note" in card and "LeRobot" in card
 
 
@@ -538,11 +537,11 @@ def test_flags_that_cannot_work_are_named(tmp_path, capsys, flag, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_dataset_is_never_touched(clips, capsys):
-    before = sorted((p, p.stat().st_mtime_ns) for p in clips.rglob("*"))
-    run(clips.parent, clips, status=1)
+def test_an_existing_dataset_is_never_touched(imported, capsys):
+    before = sorted((p, p.stat().st_mtime_ns) for p in imported.rglob("*"))
+    run(imported.parent, imported, status=1)
     assert "exists already" in capsys.readouterr().err
-    assert before == sorted((p, p.stat().st_mtime_ns) for p in clips.rglob("*"))
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in imported.rglob("*"))
 
 
 def test_a_dry_run_writes_nothing_and_says_what_would_come(tmp_path, capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.video_fixtures import write_video
 
-from lawm_lerobot.importing.importer import ImportConfig
+from lawm_lerobot.importing.config import ImportConfig
 from lawm_lerobot.scripts.lawm_import_videos import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ def test_a_kill_at_each_step_of_the_end_leaves_nothing_or_everything(pile, whole
     steps = [
         ("lawm_lerobot.importing.assembly.DatasetAssembler.finish", die),
         ("lawm_lerobot.importing.publishing.write_card", die),
-        ("lawm_lerobot.importing.importer._write_summary", die),
+        ("lawm_lerobot.importing.summary.ImportSummary.write", die),
     ]
     for name, replacement in steps:
         with monkeypatch.context() as patch:
@@ -145,7 +145,7 @@ def test_a_kill_at_each_step_of_the_end_leaves_nothing_or_everything(pile, whole
         real_rmtree(path, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lawm_lerobot.importing.importer.shutil.rmtree", die_at_the_end)
+        patch.setattr("lawm_lerobot.importing.partial.shutil.rmtree", die_at_the_end)
         with pytest.raises(KilledError):
             main(argv)
     assert contents(root) == contents(whole)
@@ -158,7 +158,8 @@ def test_an_unfinished_import_is_not_mixed_with_other_settings(pile, tmp_path, c
     root = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(
-            "lawm_lerobot.importing.importer._assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "lawm_lerobot.importing.run.ImportRun.assemble",
+            lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         assert main(arguments(pile, root, "--workers=0")) == 130
     capsys.readouterr()
@@ -201,21 +202,20 @@ class _SelfPid(int):
 
 
 def test_a_crashing_decoder_costs_one_file_and_not_the_import(pile):
-    from lawm_lerobot.importing.segments import Clip
+    from lawm_lerobot.importing.footage import VideoFile
     from lawm_lerobot.importing.workers import Job, WorkerPool
 
     settings = ImportConfig(repo_id="me/clips", size="64").write_settings()
     videos = sorted(pile.rglob("0*.mp4"))[:4]
-    jobs = [Job("probe", number, Clip(str(path), path.name)) for number, path in enumerate(videos)]
+    jobs = [Job("probe", number, VideoFile(str(path))) for number, path in enumerate(videos)]
     jobs.insert(1, Job("probe", "bomb", Bomb()))  # type: ignore[arg-type]
     jobs.insert(3, Job("probe", "second bomb", Bomb()))  # type: ignore[arg-type]
-    todo = iter(jobs)
     with WorkerPool(2, settings, None) as pool:
-        answers = {answer.key: answer for answer in pool.run(lambda: next(todo, None))}
+        answers = {answer.key: answer for answer in pool.run(iter(jobs))}
     assert set(answers) == {0, 1, 2, 3, "bomb", "second bomb"}
     for key, answer in answers.items():
         if isinstance(key, int):
-            assert answer.value["duration_s"] == pytest.approx(2.0)
+            assert answer.value.duration_s == pytest.approx(2.0)
         else:
             assert (answer.reason, answer.detail) == ("crashed the decoder", "SIGSEGV")
 
@@ -236,15 +236,18 @@ def test_workers_and_windows_do_not_change_the_result(pile, whole, tmp_path):
 PEAK = r"""
 import re, sys, tempfile
 from pathlib import Path
-from lawm_lerobot.importing.segments import Clip
-from lawm_lerobot.importing.work import Task, WriteSettings, probe_clip, run_task
-clip = Clip(sys.argv[1], "video")
-probe = probe_clip(clip)
+from lawm_lerobot.importing.encoding import EncoderSettings
+from lawm_lerobot.importing.encoding_task import encode_task
+from lawm_lerobot.importing.footage import VideoFile
+from lawm_lerobot.importing.segments import Segment
+from lawm_lerobot.importing.tasks import Task, WriteSettings
+segment = Segment(VideoFile(sys.argv[1]), "video")
+probe = segment.footage.probe()
 options = {"g": "2", "crf": "23", "preset": "veryfast", "threads": "1"}
-settings = WriteSettings(10, 64, 64, "crop", 10, 300, 0.0, "h264", "yuv420p", options)
+settings = WriteSettings(EncoderSettings(10, 64, 64, "h264", "yuv420p", options), "crop", 10, 300)
 with tempfile.TemporaryDirectory() as folder:
-    task = Task(0, clip, probe["origin"], promised_s=probe["duration_s"])
-    result = run_task(task, settings, Path(folder), lambda seconds: None)
+    task = Task(0, segment, probe.origin, promised_s=probe.duration_s)
+    result = encode_task(task, settings, Path(folder), lambda seconds: None)
 # Not getrusage(): its peak includes the process that started this one.
 peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
 print(sum(e.frames for e in result.episodes), int(peak[1]) // 1024)
@@ -290,7 +293,7 @@ def test_a_mixture_keeps_to_its_weights_and_caps(pile, tmp_path):
     )
     summary, root = mixture(tmp_path, pile, entries)
     episodes = {source["name"]: source["episodes"] for source in summary["sources"]}
-    # part_0 has five clips of 2 s and part_1 too: 2 to 1 is five against two whole ones
+    # part_0 has five videos of 2 s and part_1 too: 2 to 1 is five against two whole ones
     assert episodes == {"part_0": 5, "part_1": 2, "part_2": 3}
     from lawm_lerobot.hub.provenance import read_provenance
 
@@ -330,10 +333,10 @@ def test_shards_merge_to_the_whole(pile, whole, tmp_path, capsys):
     assert main([*argv, "--merge=true"]) == 0
     from lawm_lerobot.hub.provenance import read_provenance
 
-    def clips(place: Path) -> list[tuple]:
+    def segments(place: Path) -> list[tuple]:
         return sorted((row["source_path"], row["start_s"], row["end_s"]) for row in read_provenance(place))
 
-    assert clips(root) == clips(whole)
+    assert segments(root) == segments(whole)
     assert [row["episode_index"] for row in read_provenance(root)] == list(range(22))
     merged, single = summary_of(root), summary_of(whole)
     for key in ("episodes", "frames", "left_out"):

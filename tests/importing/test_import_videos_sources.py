@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.video_fixtures import code_picture, read_code, write_video
 
-from lawm_lerobot.importing.segments import Clip, LeftOut
+from lawm_lerobot.importing.segments import LeftOut, Segment
 from lawm_lerobot.importing.sources import (
     BridgeV2Source,
     Ego4DSource,
@@ -38,9 +38,9 @@ def import_source(root: Path, *flags: str) -> tuple[list[dict], list[list[int]]]
     return read_provenance(root), episodes
 
 
-def split(items) -> tuple[list[Clip], list[LeftOut]]:
+def split(items) -> tuple[list[Segment], list[LeftOut]]:
     items = list(items)
-    return [i for i in items if isinstance(i, Clip)], [i for i in items if isinstance(i, LeftOut)]
+    return [i for i in items if isinstance(i, Segment)], [i for i in items if isinstance(i, LeftOut)]
 
 
 def test_something_something_v2(tmp_path):
@@ -82,8 +82,8 @@ def test_something_something_v2(tmp_path):
         item["reason"] for item in json.loads((tmp_path / "out/import_summary.json").read_text())["left_out"]
     ]
     assert reasons == ["named in the labels but not there", "not a video id"]
-    clips, _ = split(SomethingSomethingV2Source(path=source, caption="template").clips())
-    assert clips[0].caption == "Holding something next to something"
+    segments, _ = split(SomethingSomethingV2Source(path=source, caption="template").segments())
+    assert segments[0].caption == "Holding something next to something"
 
 
 EPIC_HEADER = (
@@ -108,7 +108,7 @@ def test_epic_kitchens(tmp_path):
     rows, episodes = import_source(tmp_path / "out", "--source.type=epic_kitchens", f"--source.path={source}")
     assert [(row["caption"], row["start_s"]) for row in rows] == [("open door", 0.5), ("turn on light", 3.0)]
     assert episodes == [[15 + 3 * k for k in range(20)], [90 + 3 * k for k in range(43)]]
-    _, left = split(EpicKitchensSource(path=source).clips())
+    _, left = split(EpicKitchensSource(path=source).segments())
     assert [item.reason for item in left] == [
         "named in the annotations but not there",
         "unusable time range",
@@ -156,8 +156,8 @@ def test_ego4d(tmp_path):
     ]
     assert [codes[0] for codes in episodes] == [15, 135, 225]
     assert [len(codes) for codes in episodes] == [30, 30, 25]  # the last one meets the end of the video
-    whole, left = split(Ego4DSource(path=source, narrations=False).clips())
-    assert [clip.caption for clip in whole] == ["Cooking, Cleaning"]
+    whole, left = split(Ego4DSource(path=source, narrations=False).segments())
+    assert [segment.caption for segment in whole] == ["Cooking, Cleaning"]
     assert left[0].reason == "named in the manifest but not there"
 
 
@@ -191,7 +191,7 @@ def test_bridge_v2_never_opens_a_pickle(tmp_path):
     ] * 2 + [""] * 2
     assert [codes[0] for codes in episodes] == [0, 50, 200, 250, 1000, 1050]
     assert all(codes == list(range(codes[0], codes[0] + 12)) for codes in episodes)
-    _, left = split(BridgeV2Source(path=source, cameras=[3]).clips())
+    _, left = split(BridgeV2Source(path=source, cameras=[3]).segments())
     assert {item.reason for item in left} == {"no such camera"}
 
 
@@ -270,8 +270,8 @@ def test_a_state_must_be_shared_by_all_sources(robot_dataset, tmp_path, capsys):
     )
     assert main([f"--config_path={config}", f"--root={tmp_path / 'out'}"]) == 1
     assert "drop keep_state" in capsys.readouterr().err
-    clips, _ = split(LeRobotSource(path=robot_dataset["video"], episodes=[1]).clips())
-    assert [clip.extra["episode"] for clip in clips] == [1, 1]
+    segments, _ = split(LeRobotSource(path=robot_dataset["video"], episodes=[1]).segments())
+    assert [segment.extra["episode"] for segment in segments] == [1, 1]
 
 
 def test_a_new_source_is_one_class(tmp_path):
@@ -280,9 +280,9 @@ def test_a_new_source_is_one_class(tmp_path):
     @VideoSource.register_subclass("reversed_names")
     @dataclass
     class ReversedNames(VideoSource):
-        def clips(self):
+        def segments(self):
             for video in sorted(self.folder().glob("*.mp4")):
-                yield self.clip(video, caption=video.stem[::-1], caption_source="its name, reversed")
+                yield self.segment(video, caption=video.stem[::-1], caption_source="its name, reversed")
 
     write_video(tmp_path / "videos" / "pool.mp4", 60, 30)
     rows, _ = import_source(
@@ -297,7 +297,7 @@ def test_a_new_source_is_one_class(tmp_path):
 def test_the_configurations_are_read_by_the_real_parser(path):
     import draccus
 
-    from lawm_lerobot.importing.importer import ImportConfig
+    from lawm_lerobot.importing.config import ImportConfig
 
     config = draccus.parse(ImportConfig, config_path=path, args=[])
     config.check()

@@ -24,7 +24,7 @@ from helpers.training import leave_checkpoint, parsed
 from lerobot.configs.train import TRAIN_CONFIG_NAME, TrainPipelineConfig
 from torch.distributed.run import get_args_parser
 
-from lawm_lerobot.importing.importer import ImportConfig
+from lawm_lerobot.importing.config import ImportConfig
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "scale.md").read_text()

@@ -84,7 +84,8 @@ def write_videos(folder: Path, name: str, count: int, seconds: int) -> int:
 
 def import_videos(root: Path, episodes: int, seconds: int) -> Path:
     """Import videos of 480x640 at `SIZE` pixels, as `lawm-import-videos` does; returns ``root``."""
-    from lawm_lerobot.importing.importer import ImportConfig, run_import
+    from lawm_lerobot.importing.config import ImportConfig
+    from lawm_lerobot.importing.run import run_import
     from lawm_lerobot.importing.sources import FolderSource
 
     videos = root.with_name(f"{root.name}_videos")

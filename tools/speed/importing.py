@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,7 @@ def lerobot_loop(folder: Path, root: Path, **create_options: Any) -> None:
     """Make the same dataset by LeRobot's create / add_frame / save_episode, with the same codec settings."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    from lawm_lerobot.importing.encoding import EncoderOptions
-    from lawm_lerobot.importing.importer import lerobot_encoder
+    from lawm_lerobot.importing.encoding import EncoderOptions, lerobot_encoder
 
     camera = "observation.images.main"
     features = {
@@ -96,8 +94,8 @@ def bench_import(
     import lerobot.datasets.lerobot_dataset  # noqa: F401
 
     import lawm_lerobot.importing.assembly  # noqa: F401
-    import lawm_lerobot.importing.importer  # noqa: F401
     import lawm_lerobot.importing.publishing  # noqa: F401
+    import lawm_lerobot.importing.run  # noqa: F401
     from tools.speed.timing import ratio
 
     videos = videos or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (40, 8)}
@@ -136,7 +134,8 @@ def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
     Raises:
         RuntimeError: If a video is left out.
     """
-    from lawm_lerobot.importing.importer import ImportConfig, run_import
+    from lawm_lerobot.importing.config import ImportConfig
+    from lawm_lerobot.importing.run import run_import
     from lawm_lerobot.importing.sources import FolderSource
 
     config = ImportConfig(
@@ -149,10 +148,10 @@ def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
     )
     start, before = time.perf_counter(), cpu_seconds()
     with contextlib.redirect_stdout(io.StringIO()):
-        outcome = run_import(config)
+        summary = run_import(config)
     ours, ours_cpu = time.perf_counter() - start, cpu_seconds() - before
-    if outcome.episodes != len(list(videos.iterdir())):
-        raise RuntimeError(f"{outcome.episodes} episodes came of {len(list(videos.iterdir()))} videos.")
+    if summary.episodes != len(list(videos.iterdir())):
+        raise RuntimeError(f"{summary.episodes} episodes came of {len(list(videos.iterdir()))} videos.")
     start, before = time.perf_counter(), cpu_seconds()
     lerobot_loop(videos, place / "loop")
     return {
@@ -165,11 +164,13 @@ def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
 
 def decoding_cpu_s(videos: Path) -> float:
     """Processor seconds of decoding every frame of a folder of videos as the importer does, and doing nothing with it."""
-    from lawm_lerobot.importing.decoding import ReadState, timed_frames
+    from lawm_lerobot.importing.fitting import PictureMaker
+    from lawm_lerobot.importing.footage.base import Reading
+    from lawm_lerobot.importing.footage.video import VideoFile
 
     start = time.process_time()
     for path in sorted(videos.iterdir()):
-        for _ in timed_frames(str(path), 0.0, None, Fraction(0), ReadState()):
+        for _ in VideoFile(str(path)).frames(Reading(0.0, None), PictureMaker(SIZE, SIZE, "crop")):
             pass
     return time.process_time() - start
 
@@ -194,8 +195,12 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
     from lerobot.configs import RGBEncoderConfig
     from lerobot.datasets.video_utils import decode_video_frames
 
-    from lawm_lerobot.importing.encoding import EncoderOptions, EpisodeEncoder
-    from lawm_lerobot.importing.importer import lerobot_encoder
+    from lawm_lerobot.importing.encoding import (
+        EncoderOptions,
+        EncoderSettings,
+        EpisodeEncoder,
+        lerobot_encoder,
+    )
 
     def h264(g: int, **fields: Any) -> RGBEncoderConfig:
         return lerobot_encoder(EncoderOptions(g=g, **fields))
@@ -221,8 +226,9 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
             for name, config in candidates.items():
                 path = Path(place) / f"{size}-{len(entries)}.mp4"
                 options = config.get_codec_options(encoder_threads=1, as_strings=True)
+                settings = EncoderSettings(FPS, size, size, config.vcodec, config.pix_fmt, options)
                 start = time.process_time()
-                encoder = EpisodeEncoder(path, FPS, size, size, config.vcodec, config.pix_fmt, options)
+                encoder = EpisodeEncoder(path, settings)
                 for image in images:
                     encoder.add(image)
                 encoder.close()

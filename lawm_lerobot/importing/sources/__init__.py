@@ -1,4 +1,4 @@
-"""Where videos come from. One module and one class per kind of source; importing this package registers them all."""
+"""Places that videos come from. One module and one class per kind of source; importing this package registers them all."""
 
 from lawm_lerobot.importing.sources.base import VideoSource
 from lawm_lerobot.importing.sources.bridge_v2 import BridgeV2Source

@@ -1,4 +1,4 @@
-"""What a video source is: a dataclass with flags and one generator, nothing else."""
+"""The contract of a video source: a dataclass with flags and one generator, nothing else."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from typing import Any, ClassVar
 import draccus
 import numpy as np
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut, readable
+from lawm_lerobot.importing.footage import Footage, VideoFile
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment, readable
 
 VIDEO_EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 
 
 @dataclass
 class VideoSource(draccus.ChoiceRegistry, abc.ABC):
-    """A place with videos. To add one: subclass, register, and yield clips.
+    """A place with videos. To add one: subclass, register, and yield segments.
 
         @VideoSource.register_subclass("my_videos")
         @dataclass
         class MyVideos(VideoSource):
-            def clips(self):
+            def segments(self):
                 for video in sorted(self.folder().glob("*.mp4")):
-                    yield self.clip(video, caption="a hand moves things", caption_source="constant")
+                    yield self.segment(video, caption="a hand moves things", caption_source="constant")
 
     Args:
         path: Folder of the source on this machine.
         name: Name in the provenance and the summary; by default the type and the folder.
-        weight: In a mixture, this source's share of the hours relative to the other weighted sources. Sources with a
+        weight: Share of the hours in a mixture, relative to the other weighted sources. Sources with a
             weight are cut down, never repeated, until their hours stand in the ratio of their weights.
-        max_episodes: Import at most this many episodes from this source.
-        max_hours: Import at most this many hours from this source.
-        license_note: What the provenance and the card say about the licence of this source's videos.
+        max_episodes: Largest number of episodes to import from this source.
+        max_hours: Largest number of hours to import from this source.
+        license_note: Note on the licence of this source's videos, for the provenance and the card.
         default_caption: Caption of videos that have none.
     """
 
@@ -58,11 +59,11 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
         return str(self.get_choice_name(self.__class__))
 
     @abc.abstractmethod
-    def clips(self) -> Iterator[Clip | LeftOut]:
-        """Every clip of the source, in an order that is the same on every run and machine."""
+    def segments(self) -> Iterator[Segment | LeftOut]:
+        """Yield every segment of the source, in an order that is the same on every run and machine."""
 
-    def labels(self, clip: Clip, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels (e.g. actions) at `times` (N,) seconds on the clip's clock; only sources that declare features have any."""
+    def labels(self, segment: Segment, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels (e.g. actions) at `times` (N,) seconds on the footage's clock, for sources that declare features."""
         return {}
 
     def label_features(self) -> dict[str, dict]:
@@ -82,7 +83,7 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
         """The source's folder, resolved.
 
         Raises:
-            ImportSettingsError: `path` is missing or not a folder.
+            ImportSettingsError: If `path` is missing or not a folder.
         """
         if self.path is None:
             raise ImportSettingsError(
@@ -93,15 +94,18 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
             raise ImportSettingsError(f"--source.path={path} is not a folder.")
         return path.resolve()
 
-    def clip(self, path: Path, **fields: Any) -> Clip:
-        """A clip of a file below the source's folder, with the source's licence note."""
+    def segment(self, footage: Path | Footage, **fields: Any) -> Segment:
+        """A segment of a video file, or of other footage, below the source's folder, with the source's licence note."""
+        if isinstance(footage, Path):
+            footage = VideoFile(str(footage))
+        path = Path(footage.path)
         try:
             relative = path.relative_to(self.folder())
         except ValueError:
             relative = Path(path.name)
         fields.setdefault("caption", self.default_caption)
-        return Clip(
-            path=str(path),
+        return Segment(
+            footage=footage,
             relative_path=readable(str(relative)),
             license_note=self.license_note or self.DEFAULT_LICENSE_NOTE,
             **fields,
@@ -116,7 +120,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """Rows of a CSV (with a header) or of a JSONL file, as dictionaries.
 
     Raises:
-        ImportSettingsError: the file is missing or is neither.
+        ImportSettingsError: If the file is missing or is neither.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -142,7 +146,7 @@ def read_json(path: Path) -> Any:
     """A JSON file of a source.
 
     Raises:
-        ImportSettingsError: missing or not JSON.
+        ImportSettingsError: If it is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +158,7 @@ def find_file(folder: Path, names: list[str], flag: str) -> Path:
     """The first of `names` that exists below `folder`.
 
     Raises:
-        ImportSettingsError: none does; names the flag to set.
+        ImportSettingsError: If none does; it names the flag to set.
     """
     for name in names:
         if (folder / name).is_file():
@@ -166,7 +170,7 @@ def seconds(value: Any) -> float | None:
     """'12.5', 12.5, '00:01:02.5' or '' -> seconds or None.
 
     Raises:
-        ValueError: anything else, or negative or not finite.
+        ValueError: If it is anything else, or negative or not finite.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut
+from lawm_lerobot.importing.footage import NumberedPictures
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment
 from lawm_lerobot.importing.sources.base import VideoSource
 
 
 @VideoSource.register_subclass("bridge_v2")
 @dataclass
 class BridgeV2Source(VideoSource):
-    """One clip per trajectory and camera: `.../traj_group*/traj*/images<camera>/im_<n>.jpg`, caption from `lang.txt`.
+    """One segment per trajectory and camera: `.../traj_group*/traj*/images<camera>/im_<n>.jpg`, caption from `lang.txt`.
 
     The pickles beside the pictures (obs_dict.pkl, policy_out.pkl, agent_data.pkl) are never opened: loading a pickle
     runs whatever code it holds.
 
     Args:
-        cameras: Which images<n> folders; 0 is the one over the shoulder.
-        frame_rate: Pictures per second; the dataset was recorded at 5.
+        cameras: Numbers of the images<n> folders to import; 0 is the camera over the shoulder.
+        frame_rate: Number of pictures per second; the dataset was recorded at 5.
     """
 
     cameras: list[int] = field(default_factory=lambda: [0])
@@ -30,7 +31,7 @@ class BridgeV2Source(VideoSource):
 
     DEFAULT_LICENSE_NOTE: ClassVar[str] = "BridgeData V2: CC BY 4.0"
 
-    def clips(self) -> Iterator[Clip | LeftOut]:
+    def segments(self) -> Iterator[Segment | LeftOut]:
         root = self.folder()
         if self.frame_rate <= 0:
             raise ImportSettingsError(f"--source.frame_rate={self.frame_rate} must be positive.")
@@ -48,9 +49,8 @@ class BridgeV2Source(VideoSource):
                 if not images.is_dir():
                     yield self.left_out(images.relative_to(root), "no such camera")
                     continue
-                yield self.clip(
-                    images, kind="images", frame_rate=self.frame_rate, caption=caption, caption_source=source
-                )
+                pictures = NumberedPictures(str(images), self.frame_rate)
+                yield self.segment(pictures, caption=caption, caption_source=source)
         if not found:
             raise ImportSettingsError(f"No traj_group*/traj* folder below --source.path={root}.")
 

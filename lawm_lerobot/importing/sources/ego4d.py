@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut
+from lawm_lerobot.importing.reasons import Reason
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment
 from lawm_lerobot.importing.sources.base import VideoSource, find_file, read_json
 
 VERSIONS = ("", "v2/", "v1/", "v2_1/")
@@ -20,14 +21,14 @@ VIDEO_FOLDERS = ("full_scale", "video_540ss", "clips")
 class Ego4DSource(VideoSource):
     """The videos of the manifest (ego4d.json), cut around the narrations of annotations/narration.json.
 
-    A narration is one moment and one sentence. Its clip reaches to the middle between it and its neighbours, and at most
+    A narration is one moment and one sentence. Its segment reaches to the middle between it and its neighbours, and at most
     `clip_s / 2` to either side. `path` is the download tool's output directory (`v2/full_scale/<video_uid>.mp4`,
     `v2/annotations/narration.json`, `ego4d.json`) or one version's folder in it.
 
     Args:
-        clip_s: Longest clip around a narration, seconds.
-        narrations: False imports whole videos, captioned with their scenarios.
-        narration_pass: Which annotator's sentences: narration_pass_1 or narration_pass_2.
+        clip_s: Length of the longest segment around a narration, in seconds.
+        narrations: Cut around narrations; False imports whole videos, captioned with their scenarios.
+        narration_pass: Annotator whose sentences are taken: narration_pass_1 or narration_pass_2.
     """
 
     clip_s: float = 8.0
@@ -36,7 +37,7 @@ class Ego4DSource(VideoSource):
 
     DEFAULT_LICENSE_NOTE: ClassVar[str] = "Ego4D licence agreement; videos may not be passed on"
 
-    def clips(self) -> Iterator[Clip | LeftOut]:
+    def segments(self) -> Iterator[Segment | LeftOut]:
         root = self.folder()
         if self.clip_s <= 0:
             raise ImportSettingsError(f"--source.clip_s={self.clip_s} must be positive.")
@@ -53,10 +54,10 @@ class Ego4DSource(VideoSource):
         for video in sorted(manifest.get("videos", []), key=lambda entry: str(entry.get("video_uid"))):
             yield from self._video(root, video, narrated)
 
-    def _video(self, root: Path, video: dict, narrated: dict[str, Any]) -> Iterator[Clip | LeftOut]:
+    def _video(self, root: Path, video: dict, narrated: dict[str, Any]) -> Iterator[Segment | LeftOut]:
         uid = str(video.get("video_uid", ""))
         if not re.fullmatch(r"[A-Za-z0-9-]+", uid):  # the id becomes a file name
-            yield self.left_out(uid, "not a video id", "in ego4d.json")
+            yield self.left_out(uid, Reason.NOT_AN_ID, "in ego4d.json")
             return
         places = [f"{version}{folder}/{uid}.mp4" for version in VERSIONS for folder in VIDEO_FOLDERS]
         path = next((root / place for place in places if (root / place).is_file()), None)
@@ -65,7 +66,7 @@ class Ego4DSource(VideoSource):
             return
         if not self.narrations:
             scenarios = ", ".join(str(scenario) for scenario in video.get("scenarios") or [])
-            yield self.clip(path, caption=scenarios or self.default_caption, caption_source="scenarios")
+            yield self.segment(path, caption=scenarios or self.default_caption, caption_source="scenarios")
             return
         entries = (narrated.get(uid) or {}).get(self.narration_pass) or {}
         moments = sorted(
@@ -82,7 +83,7 @@ class Ego4DSource(VideoSource):
             start = max((before + moment) / 2 if index else 0.0, moment - self.clip_s / 2)
             end = min((moment + after) / 2, moment + self.clip_s / 2)
             if end > start:
-                yield self.clip(
+                yield self.segment(
                     path,
                     caption=sentence or self.default_caption,
                     caption_source=self.narration_pass,

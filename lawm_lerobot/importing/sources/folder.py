@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut, inside
+from lawm_lerobot.importing.reasons import Reason
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment, inside
 from lawm_lerobot.importing.sources.base import VIDEO_EXTENSIONS, VideoSource, read_table, seconds
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl")
@@ -29,7 +30,7 @@ class FolderSource(VideoSource):
 
     A caption is taken from the first of these that has one: a caption file; `<video>.txt` beside the video; the name of
     the folder the video is in. A caption file is CSV or JSONL with `path` (relative to the folder), `caption` and,
-    optionally, `start` and `end` in seconds; a video with several rows gives one clip per row, and only those.
+    optionally, `start` and `end` in seconds; a video with several rows gives one segment per row, and only those.
 
     Args:
         captions: Caption file, relative to `path` or absolute; by default captions.csv or captions.jsonl if there.
@@ -43,7 +44,7 @@ class FolderSource(VideoSource):
     folder_names: bool = True
     follow_links: bool = False
 
-    def clips(self) -> Iterator[Clip | LeftOut]:
+    def segments(self) -> Iterator[Segment | LeftOut]:
         root = self.folder()
         captions, problems, source = self._read_captions(root)
         yield from problems
@@ -66,11 +67,13 @@ class FolderSource(VideoSource):
                     yield self.left_out(path.relative_to(root), "not in the caption file")
                     continue
                 caption, caption_source = self._own_caption(root, path)
-                yield self.clip(path, caption=caption, caption_source=caption_source)
+                yield self.segment(path, caption=caption, caption_source=caption_source)
                 continue
             for caption, start, end in rows.rows:
                 own, own_source = (caption, source) if caption else self._own_caption(root, path)
-                yield self.clip(path, caption=own, caption_source=own_source, start_s=start or 0.0, end_s=end)
+                yield self.segment(
+                    path, caption=own, caption_source=own_source, start_s=start or 0.0, end_s=end
+                )
         for real in captions:
             yield self.left_out(real.relative_to(root), f"named in {source} but not there")
 
@@ -84,8 +87,9 @@ class FolderSource(VideoSource):
             try:
                 names = sorted(os.listdir(folder))
             except OSError as error:
-                reason = "no read permission" if isinstance(error, PermissionError) else "cannot be read"
-                yield self.left_out(folder.relative_to(root), reason)
+                denied = isinstance(error, PermissionError)
+                fault = Reason.NO_PERMISSION if denied else Reason.CANNOT_BE_READ
+                yield self.left_out(folder.relative_to(root), fault)
                 continue
             folders = []
             for name in names:
@@ -155,9 +159,7 @@ class FolderSource(VideoSource):
                 )
             real = inside(root, name)
             if real is None:
-                problems.append(
-                    self.left_out(name, "leads out of the source folder", f"row {number} of {path.name}")
-                )
+                problems.append(self.left_out(name, Reason.LEADS_OUT, f"row {number} of {path.name}"))
                 continue
             try:
                 start, end = seconds(row.get("start")), seconds(row.get("end"))
@@ -165,7 +167,7 @@ class FolderSource(VideoSource):
                     raise ValueError(f"end {end} is not after start {start or 0.0}")
             except ValueError as error:
                 problems.append(
-                    self.left_out(name, "unusable time range", f"row {number} of {path.name}: {error}")
+                    self.left_out(name, Reason.UNUSABLE_TIMES, f"row {number} of {path.name}: {error}")
                 )
                 continue
             caption = " ".join(_first(row, CAPTION_COLUMNS).split())

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut, readable
+from lawm_lerobot.importing.footage import ParquetPictures, VideoFile
+from lawm_lerobot.importing.reasons import Reason
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment, readable
 from lawm_lerobot.importing.sources.base import VideoSource
 
 ACTION = "action"
@@ -26,11 +28,11 @@ class LeRobotSource(VideoSource):
     their meaning at another frame rate, so keep `--fps` at the source's for those.
 
     Args:
-        path: The dataset's folder; without it, `repo_id` is looked up locally and then on the Hub.
+        path: Folder of the dataset; without it, `repo_id` is looked up locally and then on the Hub.
         repo_id: Name of the dataset.
-        revision: Hub revision.
-        cameras: Which image features, e.g. [observation.images.top]; empty: all of them.
-        episodes: Which episodes; empty: all of them.
+        revision: Revision on the Hub.
+        cameras: Image features to import, e.g. [observation.images.top]; empty takes all of them.
+        episodes: Numbers of the episodes to import; empty takes all of them.
         keep_actions: Keep `action` as labels. Sources of a mixture may differ in them or have none, see docs/labels.md.
         keep_state: Keep `observation.state`. Every source of a mixture must then have one of the same shape.
     """
@@ -47,16 +49,15 @@ class LeRobotSource(VideoSource):
     def __post_init__(self) -> None:
         self._dataset_meta: Any = None
         self._rows: dict[str, Any] = {}
-        self._file_starts: dict[
-            tuple[int, int], int
-        ] = {}  # first row of each data file, over the whole dataset
+        # The first row of each data file, over the whole dataset.
+        self._file_starts: dict[tuple[int, int], int] = {}
 
     def title(self) -> str:
         return self.name or (
             f"lerobot:{self.repo_id}" if self.repo_id and self.path is None else super().title()
         )
 
-    def clips(self) -> Iterator[Clip | LeftOut]:
+    def segments(self) -> Iterator[Segment | LeftOut]:
         meta = self._meta()
         cameras = self.cameras or list(meta.camera_keys)
         for camera in cameras:
@@ -75,35 +76,33 @@ class LeRobotSource(VideoSource):
                 continue
             caption = "; ".join(str(task) for task in episode["tasks"])
             for camera in cameras:
-                yield self._clip(meta, episode, index, camera, caption)
+                yield self._segment(meta, episode, index, camera, caption)
 
-    def _clip(self, meta: Any, episode: dict, index: int, camera: str, caption: str) -> Clip | LeftOut:
+    def _segment(self, meta: Any, episode: dict, index: int, camera: str, caption: str) -> Segment | LeftOut:
         is_video = meta.features[camera]["dtype"] == "video"
         relative = meta.get_video_file_path(index, camera) if is_video else meta.get_data_file_path(index)
         shown = f"{readable(str(relative))}#episode={index}&camera={camera}"
         # The name comes from the dataset's info.json. Links are fine (the Hub's cache is made of them), `..` is not.
         if relative.is_absolute() or ".." in relative.parts:
-            return self.left_out(shown, "leads out of the source folder")
+            return self.left_out(shown, Reason.LEADS_OUT)
         path = Path(meta.root).absolute() / relative
         if not path.is_file():
-            return self.left_out(shown, "file not found")
-        first_row = int(episode["dataset_from_index"])
+            return self.left_out(shown, Reason.NOT_FOUND)
         fields: dict[str, Any] = {
-            "path": str(path),
             "relative_path": shown,
             "caption": caption or self.default_caption,
             "caption_source": "task",
             "license_note": self.license_note or self.DEFAULT_LICENSE_NOTE,
+            "extra": {"episode": index},
         }
-        extra = {"episode": index, "camera": camera}
         if is_video:
             start = float(episode[f"videos/{camera}/from_timestamp"])
             end = start + int(episode["length"]) / meta.fps
-            return Clip(**fields, start_s=start, end_s=end, extra=extra)
+            return Segment(VideoFile(str(path)), start_s=start, end_s=end, **fields)
         file_start = self._file_starts[episode["data/chunk_index"], episode["data/file_index"]]
-        from_row = first_row - file_start
-        rows = {"column": camera, "from_row": from_row, "to_row": from_row + int(episode["length"])}
-        return Clip(**fields, kind="parquet", frame_rate=float(meta.fps), extra={**extra, **rows})
+        from_row = int(episode["dataset_from_index"]) - file_start
+        to_row = from_row + int(episode["length"])
+        return Segment(ParquetPictures(str(path), float(meta.fps), camera, from_row, to_row), **fields)
 
     # ── labels ────────────────────────────────────────────────────────────────
 
@@ -119,21 +118,21 @@ class LeRobotSource(VideoSource):
             features[key] = {name: meta.features[key][name] for name in ("dtype", "shape", "names")}
         return features
 
-    def labels(self, clip: Clip, times: np.ndarray) -> dict[str, np.ndarray]:
+    def labels(self, segment: Segment, times: np.ndarray) -> dict[str, np.ndarray]:
         keys = list(self.label_features())
         if not keys:
             return {}
         import pyarrow.parquet as pq
 
         meta = self._meta()
-        index = clip.extra["episode"]
+        index = segment.extra["episode"]
         path = str(Path(meta.root) / meta.get_data_file_path(index))
         if path not in self._rows:
-            # One file at a time: clips come in episode order.
+            # One file at a time: segments come in episode order.
             self._rows = {path: pq.read_table(path, columns=[*keys, "episode_index"]).to_pandas()}
         table = self._rows[path]
         rows = table[table["episode_index"] == index]
-        steps = np.floor((times - clip.start_s) * meta.fps + 1e-3).astype(int).clip(0, len(rows) - 1)
+        steps = np.floor((times - segment.start_s) * meta.fps + 1e-3).astype(int).clip(0, len(rows) - 1)
         return {
             key: np.stack([np.atleast_1d(value) for value in rows[key].to_numpy()])[steps].astype(
                 meta.features[key]["dtype"]

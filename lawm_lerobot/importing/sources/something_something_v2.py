@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from lawm_lerobot.importing.segments import Clip, ImportSettingsError, LeftOut
+from lawm_lerobot.importing.reasons import Reason
+from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment
 from lawm_lerobot.importing.sources.base import VideoSource, find_file, read_json
 
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", ".")
@@ -23,8 +24,8 @@ class SomethingSomethingV2Source(VideoSource):
     `something-something-v2-<split>.json`, as the dataset is handed out.
 
     Args:
-        splits: Which of train, validation and test.
-        caption: `label` ("holding potato next to vicks vaporub bottle") or `template` ("Holding something next to
+        splits: Splits to import, out of train, validation and test.
+        caption: Kind of caption: `label` ("holding potato next to vicks vaporub bottle") or `template` ("Holding something next to
             something").
     """
 
@@ -35,7 +36,7 @@ class SomethingSomethingV2Source(VideoSource):
         "Something-Something v2: Qualcomm's research licence; videos may not be passed on"
     )
 
-    def clips(self) -> Iterator[Clip | LeftOut]:
+    def segments(self) -> Iterator[Segment | LeftOut]:
         root = self.folder()
         if self.caption not in ("label", "template"):
             raise ImportSettingsError(f"--source.caption={self.caption} must be label or template.")
@@ -49,17 +50,17 @@ class SomethingSomethingV2Source(VideoSource):
                 "--source.path",
             )
             for entry in read_json(labels):
-                yield self._clip(videos, split, entry)
+                yield self._segment(videos, split, entry)
 
-    def _clip(self, videos: Path, split: str, entry: dict) -> Clip | LeftOut:
+    def _segment(self, videos: Path, split: str, entry: dict) -> Segment | LeftOut:
         number = str(entry.get("id", ""))
         if not number.isdigit():  # the id becomes a file name
-            return self.left_out(number, "not a video id", f"in the labels of {split}")
+            return self.left_out(number, Reason.NOT_AN_ID, f"in the labels of {split}")
         path = videos / f"{number}.webm"
         if not path.is_file():
             return self.left_out(path.name, "named in the labels but not there", split)
         template = str(entry.get("template", "")).replace("[", "").replace("]", "")
         text = str(entry.get("label", "")) if self.caption == "label" else template
         if not text:
-            return self.clip(path, caption_source="none")
-        return self.clip(path, caption=text, caption_source=f"{self.caption} ({split})")
+            return self.segment(path, caption_source="none")
+        return self.segment(path, caption=text, caption_source=f"{self.caption} ({split})")

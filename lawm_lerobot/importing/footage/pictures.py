@@ -1,0 +1,95 @@
+"""Pictures that are stored one by one, in a folder here; `parquet` has those of a table."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lawm_lerobot.importing.fitting import PictureMaker
+from lawm_lerobot.importing.footage.base import Footage, Probe, Reading, ShownPicture
+from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
+
+PREFIX = "im_"
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class StoredPictures(Footage):
+    """Pictures at a constant rate.
+
+    Args:
+        frame_rate: Pictures per second.
+    """
+
+    frame_rate: float
+
+    @abc.abstractmethod
+    def images(self) -> Iterable[Callable[[], np.ndarray]]:
+        """Functions that load the pictures (h, w, 3) uint8 RGB, in order."""
+
+    def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
+        for index, load in enumerate(self.images()):
+            time = index / self.frame_rate
+            if reading.end_s is not None and time >= reading.end_s:
+                return
+            reading.frames += 1
+            reading.shown_to_s = (index + 1) / self.frame_rate
+            yield time, partial(_load_and_fit, load, maker)
+
+
+def _load_and_fit(load: Callable[[], np.ndarray], maker: PictureMaker) -> np.ndarray:
+    return maker.from_image(load())
+
+
+@dataclass(frozen=True)
+class NumberedPictures(StoredPictures):
+    """The pictures im_<number>.jpg of a folder in the order of their numbers (im_2 before im_10)."""
+
+    def probe(self) -> Probe:
+        try:
+            count = len(self._files())
+        except OSError as error:
+            raise UnreadableVideoError(Reason.CANNOT_BE_READ, error_text(error)) from error
+        if not count:
+            raise UnreadableVideoError(Reason.NO_FRAMES, "no im_<number>.jpg in the folder")
+        return Probe(duration_s=count / self.frame_rate)
+
+    def images(self) -> Iterable[Callable[[], np.ndarray]]:
+        return [partial(_read_image, path) for path in self._files()]
+
+    def _files(self) -> list[str]:
+        numbered = []
+        for name in os.listdir(self.path):
+            stem, extension = os.path.splitext(name)
+            digits = stem.removeprefix(PREFIX)
+            if stem.startswith(PREFIX) and digits.isdigit() and extension.lower() in EXTENSIONS:
+                numbered.append((int(digits), name))
+        return [os.path.join(self.path, name) for _, name in sorted(numbered)]
+
+
+def _read_image(path: str) -> np.ndarray:
+    """(h, w, 3) uint8 RGB, turned as its EXIF data says."""
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise UnreadableVideoError(Reason.CANNOT_BE_READ, error_text(error)) from error
+    return decode_image(data, os.path.basename(path))
+
+
+def decode_image(data: np.ndarray, name: str) -> np.ndarray:
+    """Encoded picture bytes -> (h, w, 3) uint8 RGB.
+
+    Raises:
+        UnreadableVideoError: If the bytes are no picture.
+    """
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise UnreadableVideoError(Reason.CANNOT_BE_DECODED, f"{name} is not a picture")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
