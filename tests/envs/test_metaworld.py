@@ -26,7 +26,12 @@ from lerobot.scripts.lerobot_eval import eval_policy, rollout
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
 from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, require_metaworld
 from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
-from lawm_lerobot.envs.recording import Episode, record_expert_episodes, write_dataset
+from lawm_lerobot.envs.recording import (
+    ExpertRecording,
+    RecordedEpisode,
+    record_expert_episodes,
+    write_dataset,
+)
 
 # Said by the scripted experts, whose raw actions are larger than 1. The environment ignores it; pytest listens again.
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
@@ -104,9 +109,8 @@ def test_a_seed_gives_the_same_frames_whatever_came_before(task):
         env.step(env.expert_action())
     again = frames(env)
     env.close()
-    after_close = frames(
-        env
-    )  # lerobot-train closes its environments between two evaluations and uses them again
+    # lerobot-train closes its environments between two evaluations and uses them again.
+    after_close = frames(env)
     env.close()
     np.testing.assert_array_equal(fresh, again)
     np.testing.assert_array_equal(fresh, after_close)
@@ -385,8 +389,8 @@ def test_a_shifted_camera_still_looks_at_the_table(plain):
 # ---- recording --------------------------------------------------------------------------------------------------
 
 
-def _record(**kwargs) -> list[Episode]:
-    return list(record_expert_episodes(["reach-v3"], 1, size=SIZE, **kwargs))
+def _record(**settings) -> list[RecordedEpisode]:
+    return list(record_expert_episodes(ExpertRecording(["reach-v3"], 1, size=SIZE, **settings)))
 
 
 def test_recording_is_deterministic():

@@ -211,11 +211,11 @@ def begin(output: Path, device: str, quick: bool, fresh: bool) -> dict[str, Any]
 
 def save(report: Mapping[str, Any], output: Path) -> None:
     # Not above: memory is measured in processes that import this module, and should be of what they measure.
-    from lawm_lerobot.benchmark.runner import write_atomically
+    from lawm_lerobot.files import write_text
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, json.dumps(report, indent=1) + "\n")
-    write_atomically(output.with_suffix(".md"), table(report))
+    write_text(output, json.dumps(report, indent=1) + "\n")
+    write_text(output.with_suffix(".md"), table(report))
 
 
 def bench(
