@@ -54,7 +54,7 @@ class Command:
 
     @property
     def directory(self) -> Path:
-        """Folder of the command, relative to the benchmark's output directory."""
+        """Folder of the command, relative to the benchmark's output directory, where a restart finds its output."""
         return Path("stages") / self.name
 
     @property

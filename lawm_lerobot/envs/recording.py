@@ -3,7 +3,7 @@
     episodes = record_expert_episodes(ExpertRecording(["push-v3"], episodes_per_task=25, size=96))
     write_dataset(episodes, repo_id="me/push", root=Path("data/push"), fps=80)
 
-A frame holds what the policy sees before it acts, and the action it should take there. Object positions come from the
+A frame holds the observation before the policy acts, and the action it should take there. Object positions come from the
 episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
 unless changed), so keep the two ranges apart.
 """
