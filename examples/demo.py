@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +54,23 @@ FINETUNING = [
 
 @dataclass
 class DemoConfig:
-    output_dir: Path = Path("outputs/demo")  # everything the demo writes
-    corpus_episodes: int = 12  # unlabelled episodes of each corpus task
-    demonstrations: int = 10  # labelled episodes of the held-out task to finetune on
-    held_out: int = 5  # further ones, for the held-out imitation loss
+    """Flags of the demo.
+
+    Args:
+        output_dir: Folder of everything the demo writes.
+        corpus_episodes: Number of unlabelled episodes of each corpus task.
+        demonstrations: Number of labelled episodes of the held-out task to finetune on.
+        held_out: Number of further ones, for the held-out imitation loss.
+        pretraining_steps: Number of training steps of pretraining.
+        finetuning_steps: Number of training steps of finetuning.
+        eval_episodes: Number of evaluation episodes of each policy.
+        seed: Seed of every training.
+    """
+
+    output_dir: Path = Path("outputs/demo")
+    corpus_episodes: int = 12
+    demonstrations: int = 10
+    held_out: int = 5
     pretraining_steps: int = 400
     finetuning_steps: int = 400
     eval_episodes: int = 40
@@ -67,13 +79,22 @@ class DemoConfig:
 
 @dataclass
 class Command:
-    """One command of the demo."""
+    """One command of the demo.
+
+    Args:
+        name: The name under which the demo reports on it.
+        argv: The command line.
+        done: A path that exists when, and only when, the command has finished; made here if the command does not.
+        claims: The output folder, if the command refuses to write over an unfinished one.
+        resume: The command line to run instead when ``claims`` holds a checkpoint.
+        threads: The number of threads it may use.
+    """
 
     name: str
     argv: list[str]
-    done: Path  # exists when, and only when, the command has finished; made here if the command does not
-    claims: Path | None = None  # an unfinished output directory that the command refuses to overwrite
-    resume: list[str] | None = None  # what to run instead when `claims` holds a checkpoint
+    done: Path
+    claims: Path | None = None
+    resume: list[str] | None = None
     threads: int = 2
 
     def prepared(self) -> list[str]:
@@ -85,7 +106,24 @@ class Command:
         return self.argv
 
 
+@dataclass
+class Running:
+    """A command that is under way.
+
+    Args:
+        command: The command.
+        process: Its process.
+        reader: The thread that follows its output.
+    """
+
+    command: Command
+    process: subprocess.Popen
+    reader: threading.Thread
+
+
 class Demo:
+    """The commands, their progress and their result."""
+
     def __init__(self, cfg: DemoConfig) -> None:
         self.cfg = cfg
         self.logs = cfg.output_dir / "logs"
@@ -133,9 +171,9 @@ class Demo:
         held_out = [f"--dataset.eval_split={cfg.held_out / labelled:.4f}"]
         held_out += [f"--eval_steps={max(cfg.finetuning_steps // 5, 1)}"]
 
-        free = ["--with_actions=false", "--noise=0.2"]
+        unlabelled = ["--with_actions=false", "--noise=0.2"]
         self.run(
-            self.record("corpus", CORPUS_TASKS, cfg.corpus_episodes, 20000, *free),
+            self.record("corpus", CORPUS_TASKS, cfg.corpus_episodes, 20000, *unlabelled),
             self.record("demonstrations", TASK, labelled, 10000),
         )
         pretraining = ["--policy.type=lawm_act", *POLICY, "--policy.stage=pretrain"]
@@ -165,25 +203,21 @@ class Demo:
         for command in commands:
             if command not in todo:
                 print(f"# {command.name}: done already ({command.done})")
-        runs = []
-        for position, command in enumerate(todo):
-            argv = command.prepared()
-            print(f"$ {shlex.join(argv)}", flush=True)
-            runs.append(self.start(command, argv, position))
+        runs = [self.start(command, position) for position, command in enumerate(todo)]
         failed = []
         try:
-            for command, process, reader in runs:
-                process.wait()
-                reader.join()
-                if process.returncode != 0:
-                    failed.append(command)
-                elif not command.done.exists():
-                    command.done.touch()
+            for running in runs:
+                running.process.wait()
+                running.reader.join()
+                if running.process.returncode != 0:
+                    failed.append(running.command)
+                elif not running.command.done.exists():
+                    running.command.done.touch()
         except BaseException:
-            for _, process, _ in runs:
-                process.terminate()
-            for _, process, _ in runs:
-                process.wait()
+            for running in runs:
+                running.process.terminate()
+            for running in runs:
+                running.process.wait()
             raise
         for command in failed:
             log = self.log_of(command.name)
@@ -195,9 +229,10 @@ class Demo:
     def log_of(self, name: str) -> Path:
         return self.logs / f"{name.replace(' ', '_')}.log"
 
-    def start(
-        self, command: Command, argv: Sequence[str], position: int
-    ) -> tuple[Command, subprocess.Popen, threading.Thread]:
+    def start(self, command: Command, position: int) -> Running:
+        """Start a command whose progress bar is in line ``position``."""
+        argv = command.prepared()
+        print(f"$ {shlex.join(argv)}", flush=True)
         # PASSIVE: on a busy machine, threads that spin while they wait for each other cost far more than they save.
         environment = os.environ | {"OMP_NUM_THREADS": str(command.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         # LeRobot's commands live beside this interpreter, which need not be on the user's PATH.
@@ -212,7 +247,7 @@ class Demo:
         )
         reader = threading.Thread(target=self.follow, args=(command, process, position), daemon=True)
         reader.start()
-        return command, process, reader
+        return Running(command, process, reader)
 
     def follow(self, command: Command, process: subprocess.Popen, position: int) -> None:
         """Copy a command's output to its log, and the progress that its own tqdm bar reports to ours."""
@@ -244,24 +279,42 @@ class Demo:
         return float(re.findall(r"eval_loss=([0-9.eE+-]+)", log)[-1])
 
     def report(self) -> str:
+        rates = {name: self.successes(name) for name in ("scratch", "lawm", "exported")}
+        losses = {name: self.held_out_loss(name) for name in ("scratch", "lawm")}
+        health, latent_dim, picture = self.imagine()
+        table = f"{self.policy_table(rates, losses)}\n{health_table(health, latent_dim)}"
+        (self.cfg.output_dir / "table.md").write_text(table)
+        results = {
+            "success": {k: [v.successes, v.episodes, *v.interval()] for k, v in rates.items()},
+            "held_out_loss": losses,
+            "latent_health": health,
+            "config": draccus.encode(self.cfg),
+        }
+        (self.cfg.output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        return f"{table}\nPicture: {picture}\n"
+
+    def imagine(self) -> tuple[dict[str, float], int, Path]:
+        """Metrics of the latents, the latents' dimension, and a picture of the world model's imagination.
+
+        All are of the held-out task's video: neither its frames nor its task were pretrained on.
+        """
         # Imports LeRobot, which takes longer than a demo that has nothing left to do.
         from lawm_lerobot.policies.common.clip_batches import pretraining_batches
         from lawm_lerobot.policies.common.imagination import latent_health
         from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
         from lawm_lerobot.policies.common.strips import save_imagination_strip
 
-        cfg = self.cfg
-        # LeRobot decodes with PyAV where torchcodec finds no FFmpeg, and says so in two hundred lines.
+        # LeRobot decodes with PyAV if torchcodec finds no FFmpeg, and says so in two hundred lines.
         logging.getLogger("lerobot.utils.import_utils").setLevel(logging.CRITICAL)
         policy, preprocessor = load_pretraining_checkpoint(self.checkpoint("pretrained"))
-        # The held-out task's video: neither its frames nor its task were pretrained on.
-        root = cfg.output_dir / "data" / "demonstrations"
+        root = self.cfg.output_dir / "data" / "demonstrations"
         batches = list(pretraining_batches(policy, preprocessor, "demo/demonstrations", root, clips=128))
         health = latent_health(policy, batches)
-        picture = save_imagination_strip(policy, batches[0], cfg.output_dir / "imagination.png", rows=3)
+        picture = save_imagination_strip(policy, batches[0], self.cfg.output_dir / "imagination.png", rows=3)
+        return health, policy.config.latent_action.dim, picture
 
-        rates = {name: self.successes(name) for name in ("scratch", "lawm", "exported")}
-        losses = {name: self.held_out_loss(name) for name in ("scratch", "lawm")}
+    def policy_table(self, rates: dict[str, SuccessRate], losses: dict[str, float]) -> str:
+        cfg = self.cfg
         rows = [
             ("ACT from scratch", str(rates["scratch"]), f"{losses['scratch']:.3f}"),
             ("ACT after LAWM pretraining", str(rates["lawm"]), f"{losses['lawm']:.3f}"),
@@ -278,24 +331,20 @@ class Demo:
             "",
             verdict(rates["lawm"], rates["scratch"], "ACT after LAWM pretraining", "ACT from scratch")
             + " The interval counts evaluation episodes, not training seeds.",
-            "",
-            "| latent health, on video of the held-out task | | healthy |",
-            "|---|---|---|",
-            f"| standard deviation of the latents | {health['latent_std']:.2f} | near 1 |",
-            f"| effective rank, of {policy.config.latent_action.dim} | {health['latent_rank']:.1f} | above 1 |",
-            f"| open-loop error / copying x_0 | {health['mse_over_copy']:.2f} | below 1 |",
-            f"| error with another clip's latents / its own | {health['shuffle_ratio']:.2f} | above 1 |",
         ]
-        table = "\n".join(lines) + "\n"
-        (cfg.output_dir / "table.md").write_text(table)
-        results = {
-            "success": {k: [v.successes, v.episodes, *v.interval()] for k, v in rates.items()},
-            "held_out_loss": losses,
-            "latent_health": health,
-            "config": draccus.encode(cfg),
-        }
-        (cfg.output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        return f"{table}\nPicture: {picture}\n"
+        return "\n".join(lines) + "\n"
+
+
+def health_table(health: dict[str, float], latent_dim: int) -> str:
+    lines = [
+        "| latent health, on video of the held-out task | | healthy |",
+        "|---|---|---|",
+        f"| standard deviation of the latents | {health['latent_std']:.2f} | near 1 |",
+        f"| effective rank, of {latent_dim} | {health['latent_rank']:.1f} | above 1 |",
+        f"| open-loop error / copying x_0 | {health['mse_over_copy']:.2f} | below 1 |",
+        f"| error with another clip's latents / its own | {health['shuffle_ratio']:.2f} | above 1 |",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 @draccus.wrap()

@@ -19,7 +19,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import draccus
 from tqdm import tqdm
 
 from lawm_lerobot.envs.configuration_metaworld import (
@@ -29,43 +28,62 @@ from lawm_lerobot.envs.configuration_metaworld import (
     parse_tasks,
     require_metaworld,
 )
+from lawm_lerobot.scripts.command import run_command
 
 
 @dataclass
 class MakeMetaworldDatasetConfig:
-    repo_id: str  # name of the dataset, user/name
-    tasks: str = "push-v3"  # Meta-World task names or difficulty groups, comma-separated
-    episodes: int = 25  # of each task
-    root: Path | None = None  # folder to write; by default LeRobot's own for repo_id
-    size: int = 128  # height and width of the images in pixels
-    camera: str = "corner2"  # one or more of Meta-World's cameras, comma-separated
-    with_actions: bool = True  # false makes a dataset to pretrain on
+    """Flags of this command.
+
+    Args:
+        repo_id: Name of the dataset, user/name.
+        tasks: Meta-World task names or difficulty groups, comma-separated.
+        episodes: Number of episodes of each task.
+        root: Folder to write; by default LeRobot's own for repo_id.
+        size: Height and width of the images in pixels.
+        camera: One or more of Meta-World's cameras, comma-separated.
+        with_actions: False makes a dataset to pretrain on.
+        with_state: False leaves out the arm's state.
+        video: False stores the exact frames, as PNG: 9 times the size, single ones load twice as fast.
+        noise: Standard deviation of Gaussian noise on the executed hand motion, whose range is [-1, 1].
+        record_executed: Record the noisy action; by default the expert's clean one is recorded (DART).
+        seed: Seed of the first episode; episode k resets with seed + k. lerobot-eval counts up from 1000, so stay
+            clear of that.
+        success_only: Try failed episodes again with other seeds.
+        max_steps: Number of steps after which an episode has failed.
+        frames_after_success: Number of frames recorded after the first success.
+        fps: Frames per second; the default is Meta-World's own rate.
+        shadows: Render shadows as LeRobot does; much slower without a GPU.
+        camera_shift: Angle in degrees by which the camera is turned around the workspace, anticlockwise from above.
+        distractors: Number of coloured things on the table that have no part in the task.
+        body: The look of the arm: sawyer, hidden (the gripper alone), recoloured or rescaled (thicker links).
+        workers: Number of processes that simulate and draw; 0 does it in this one. The dataset does not depend on it.
+    """
+
+    repo_id: str
+    tasks: str = "push-v3"
+    episodes: int = 25
+    root: Path | None = None
+    size: int = 128
+    camera: str = "corner2"
+    with_actions: bool = True
     with_state: bool = True
-    video: bool = (
-        True  # false stores the exact frames, as PNG: 9 times the size, single ones load twice as fast
-    )
-    noise: float = (
-        0.0  # standard deviation of Gaussian noise on the executed hand motion, whose range is [-1, 1]
-    )
-    record_executed: bool = False  # record the noisy action; by default the expert's clean one is (DART)
-    seed: int = 0  # episode k resets with seed + k; lerobot-eval counts up from 1000, so stay clear of that
-    success_only: bool = True  # try failed episodes again with other seeds
+    video: bool = True
+    noise: float = 0.0
+    record_executed: bool = False
+    seed: int = 0
+    success_only: bool = True
     max_steps: int = 500
-    frames_after_success: int = 5  # frames recorded after the first success
-    fps: int = 80  # Meta-World's own rate
-    shadows: bool = False  # as LeRobot draws them; much slower without a GPU
-    camera_shift: float = (
-        0.0  # degrees that the camera is turned around the workspace, anticlockwise from above
-    )
-    distractors: int = 0  # coloured things on the table that have no part in the task
-    body: str = "sawyer"  # or hidden (the gripper alone), recoloured, rescaled (thicker links)
-    workers: int = (
-        2  # processes that simulate and draw; 0 does it in this one. The dataset does not depend on it
-    )
+    frames_after_success: int = 5
+    fps: int = 80
+    shadows: bool = False
+    camera_shift: float = 0.0
+    distractors: int = 0
+    body: str = "sawyer"
+    workers: int = 2
 
 
-@draccus.wrap()
-def main(cfg: MakeMetaworldDatasetConfig) -> None:
+def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
     # Everything a user can get wrong is checked before the slow imports.
     tasks = [task for group in parse_tasks(cfg.tasks, flag="--tasks").values() for task in group]
     cameras = parse_cameras(cfg.camera, flag="--camera")
@@ -74,6 +92,7 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
     require_metaworld()
 
     from lawm_lerobot.envs.recording import (
+        ExpertRecording,
         check_root_is_free,
         default_root,
         record_expert_episodes,
@@ -82,7 +101,7 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
 
     root = cfg.root or default_root(cfg.repo_id)
     check_root_is_free(root)
-    episodes = record_expert_episodes(
+    recording = ExpertRecording(
         tasks,
         cfg.episodes,
         seed=cfg.seed,
@@ -97,8 +116,8 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
         max_steps=cfg.max_steps,
         frames_after_success=cfg.frames_after_success,
         success_only=cfg.success_only,
-        workers=cfg.workers,
     )
+    episodes = record_expert_episodes(recording, cfg.workers)
     frames = write_dataset(
         tqdm(episodes, total=len(tasks) * cfg.episodes, unit="episode"),
         repo_id=cfg.repo_id,
@@ -111,10 +130,11 @@ def main(cfg: MakeMetaworldDatasetConfig) -> None:
     print(f"{len(tasks) * cfg.episodes} episodes, {frames} frames: {root}")
 
 
+def main() -> int:
+    return run_command(
+        MakeMetaworldDatasetConfig, make_dataset, interrupted="interrupted: no dataset was written"
+    )
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: no dataset was written")
+    sys.exit(main())

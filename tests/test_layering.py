@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lawm_lerobot"
 # The rooms that each room may import from, besides itself.
 ALLOWED: dict[str, set[str]] = {
     "files": set(),
+    "processes": set(),
     "method": set(),
     "statistics": set(),
     "hub": {"files"},
@@ -18,10 +19,10 @@ ALLOWED: dict[str, set[str]] = {
     "labels": {"method"},
     "envs": {"files"},
     "policies": {"method", "hub", "checkpoints", "labels", "files"},
-    "importing": {"hub", "labels", "files"},
+    "importing": {"hub", "labels", "files", "processes"},
     "labelling": {"method", "hub", "statistics", "labels", "policies", "importing", "files"},
     "inspection": {"method", "statistics", "labels", "policies", "files"},
-    "benchmark": {"method", "statistics", "policies", "inspection", "envs", "files"},
+    "benchmark": {"method", "statistics", "policies", "inspection", "envs", "files", "processes"},
     "scripts": {"policies", "importing", "labelling", "inspection", "benchmark", "hub", "files"},
     "pretraining": {"policies"},
 }

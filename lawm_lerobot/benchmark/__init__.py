@@ -1,1 +1,1 @@
-"""The evidence benchmark: arms, plans, runs and their table."""
+"""The evidence benchmark: its configuration, its cells and their commands, and the table of their results."""

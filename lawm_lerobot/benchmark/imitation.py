@@ -1,4 +1,4 @@
-"""The benchmark's imitation stage: a finetuning run's error on demonstrations it never saw, checkpoint by checkpoint.
+"""The benchmark's imitation error: a finetuning run's error on demonstrations it never saw, checkpoint by checkpoint.
 
 LeRobot's own ``eval_loss`` would not do: it is in units of each run's training statistics, which differ between arms
 that train on different data, and it holds out episodes of the training dataset.
@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    steps = sorted(int(path.name) for path in args.checkpoints.iterdir() if path.name.isdigit())
     folders = {int(path.name): path for path in args.checkpoints.iterdir() if path.name.isdigit()}
+    steps = sorted(folders)
     errors = [
         imitation_error(folders[step] / "pretrained_model", args.repo_id, args.root, args.device)
         for step in tqdm(steps, unit="checkpoint")

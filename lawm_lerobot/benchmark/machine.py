@@ -1,4 +1,4 @@
-"""Where figures were taken: processor, accelerator and versions; nothing that names the machine or its user."""
+"""The machine that measurements were taken on: processor, accelerator and versions; nothing that names its user."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ PACKAGES = ("lerobot_policy_lawm", "lerobot", "torch", "torchvision", "numpy", "
 
 
 def machine() -> dict[str, Any]:
-    """``processor``, ``cores``, ``gpu`` (None without one) and ``versions`` of what decides figures."""
+    """``processor``, ``cores``, ``gpu`` (None without one) and ``versions`` of the packages that decide results."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Results of finished cells (JSON lines), and what they say together: one table and one picture."""
+"""Results of finished cells (JSON lines), and their summary: one table and one picture."""
 
 import json
 import os
@@ -6,20 +6,14 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lawm_lerobot.benchmark.plan import (
-    SCRATCH,
-    BenchmarkConfig,
-    BenchmarkError,
-    Setting,
-    settings_of,
-)
-from lawm_lerobot.benchmark.runner import is_done, log_of, seconds_of
-from lawm_lerobot.benchmark.stages import CellPlan
+from lawm_lerobot.benchmark.cells import CellRun, Setting, settings_of
+from lawm_lerobot.benchmark.configuration import SCRATCH, BenchmarkConfig, BenchmarkError
+from lawm_lerobot.benchmark.runner import duration_of, is_done, log_of
 from lawm_lerobot.statistics.intervals import (
     SuccessRate,
     difference_interval,
@@ -28,8 +22,8 @@ from lawm_lerobot.statistics.intervals import (
     points,
 )
 
-# Figures of the latents and of the policy that lerobot-train logs in pretraining.
-HEALTH = (
+# Metrics of the latents and of the policy that lerobot-train logs in pretraining.
+LOGGED_HEALTH = (
     "mse_over_copy",
     "shuffle_ratio",
     "latent_std",
@@ -39,38 +33,85 @@ HEALTH = (
     "readout_r2",
 )
 
-Record = dict[str, Any]
-
 
 # --- one line per cell --------------------------------------------------------------------------------------------
 
 
-def read_cell(output_dir: Path, plan: CellPlan) -> Record:
-    """The figures of a cell whose stages are done."""
-    info = json.loads((output_dir / plan.evaluation.out / "eval_info.json").read_text())
-    curve = json.loads((output_dir / plan.imitation.out / "imitation.json").read_text())
-    health = None if plan.pretraining is None else latent_health(log_of(output_dir, plan.pretraining))
-    return {
-        "key": plan.key,
-        **asdict(plan.cell.setting),
-        "arm": plan.cell.arm,
-        "seed": plan.cell.seed,
-        "successes": [bool(success) for success in info["per_task"][0]["metrics"]["successes"]],
-        "imitation_error": curve,
-        "latent_health": health,
-        "seconds": {stage.name: seconds_of(output_dir, stage) for stage in plan.stages()},
-    }
+@dataclass(frozen=True)
+class ImitationCurve:
+    """The imitation error over a finetuning.
+
+    Args:
+        steps: Training steps of the checkpoints.
+        errors: The error of each checkpoint on the held-out demonstrations, in action units.
+    """
+
+    steps: list[int]
+    errors: list[float]
 
 
-def latent_health(log: str) -> dict[str, float]:
-    """The latents' figures in the last line of a pretraining log that has them."""
+@dataclass(frozen=True)
+class CellResult:
+    """The result of a cell: a line of ``results.jsonl``, whose keys are these fields.
+
+    Args:
+        key: Name of the cell, see `CellRun.key`.
+        regime: Regime of the corpus.
+        task: The evaluated task.
+        demonstrations: Number of demonstrations.
+        arm: Name of the arm.
+        seed: Seed of the benchmark.
+        successes: Outcomes of the evaluation episodes.
+        imitation_error: The imitation error over finetuning.
+        latent_health: The last logged metrics of the latents; None in arms without latents.
+        seconds: Durations of the commands by name.
+    """
+
+    key: str
+    regime: str
+    task: str
+    demonstrations: int
+    arm: str
+    seed: int
+    successes: list[bool]
+    imitation_error: ImitationCurve
+    latent_health: dict[str, float] | None
+    seconds: dict[str, float]
+
+    @classmethod
+    def from_line(cls, line: str) -> "CellResult":
+        values = json.loads(line)
+        return cls(**values | {"imitation_error": ImitationCurve(**values["imitation_error"])})
+
+
+def read_cell(output_dir: Path, run: CellRun) -> CellResult:
+    """The result of a cell whose commands are done."""
+    info = json.loads((output_dir / run.evaluation.out / "eval_info.json").read_text())
+    curve = json.loads((output_dir / run.imitation.out / "imitation.json").read_text())
+    return CellResult(
+        key=run.key,
+        **asdict(run.cell.setting),
+        arm=run.cell.arm,
+        seed=run.cell.seed,
+        successes=[bool(success) for success in info["per_task"][0]["metrics"]["successes"]],
+        imitation_error=ImitationCurve(**curve),
+        latent_health=None if run.pretraining is None else logged_health(log_of(output_dir, run.pretraining)),
+        seconds={command.name: duration_of(output_dir, command) for command in run.commands()},
+    )
+
+
+def logged_health(log: str) -> dict[str, float]:
+    """Metrics of the latents in the last line of a pretraining log that has them.
+
+    The log is all there is: lerobot-train writes these numbers nowhere else but to Weights & Biases.
+    """
     lines = [line for line in log.splitlines() if " step:" in line]
-    figures = dict(re.findall(r"(\w+):(\S+)", lines[-1])) if lines else {}
-    return {name: float(figures[name]) for name in HEALTH if name in figures}
+    metrics = dict(re.findall(r"(\w+):(\S+)", lines[-1])) if lines else {}
+    return {name: float(metrics[name]) for name in LOGGED_HEALTH if name in metrics}
 
 
-def read_results(file: Path) -> dict[str, Record]:
-    """Cells by key. A last line that was cut off is dropped from the file, with a word on it.
+def read_results(file: Path) -> dict[str, CellResult]:
+    """Cells by key. A last line that was cut off is dropped from the file, and stderr says so.
 
     Raises:
         BenchmarkError: If another line is not one that `append_result` wrote.
@@ -82,33 +123,34 @@ def read_results(file: Path) -> dict[str, Record]:
         print(f"{file.name}: its last line was cut off; that cell is done again", file=sys.stderr)
         with file.open("r+b") as stream:
             stream.truncate(len((whole + "\n").encode()) if whole else 0)
-    records = {}
+    results = {}
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            record = json.loads(line)
-            records[record["key"]] = record
+            result = CellResult.from_line(line)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise BenchmarkError(f"line {number} of {file} is not a cell's result: remove it.") from error
-    return records
+        results[result.key] = result
+    return results
 
 
-def append_result(file: Path, record: Record) -> None:
+def append_result(file: Path, result: CellResult) -> None:
     with file.open("a") as stream:
-        stream.write(json.dumps(record) + "\n")
+        stream.write(json.dumps(asdict(result)) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def collect(output_dir: Path, plans: Sequence[CellPlan], records: dict[str, Record]) -> int:
-    """Append the cells that have finished since; returns how many."""
+def append_new_results(output_dir: Path, runs: Sequence[CellRun], results: dict[str, CellResult]) -> int:
+    """Add the cells that have finished since to ``results`` and to their file; returns how many."""
     new = [
-        plan
-        for plan in plans
-        if plan.key not in records and all(is_done(output_dir, s) for s in (plan.evaluation, plan.imitation))
+        run
+        for run in runs
+        if run.key not in results
+        and all(is_done(output_dir, command) for command in (run.evaluation, run.imitation))
     ]
-    for plan in new:
-        records[plan.key] = read_cell(output_dir, plan)
-        append_result(output_dir / "results.jsonl", records[plan.key])
+    for run in new:
+        results[run.key] = read_cell(output_dir, run)
+        append_result(output_dir / "results.jsonl", results[run.key])
     return len(new)
 
 
@@ -119,15 +161,17 @@ def collect(output_dir: Path, plans: Sequence[CellPlan], records: dict[str, Reco
 class Row:
     """An arm in one setting, over its seeds.
 
-    Attributes:
+    Args:
+        setting: The setting.
+        arm: Name of the arm.
         successes: Outcomes of the evaluation episodes by seed.
-        curves: Imitation error (steps, errors) by seed.
+        curves: The imitation error over finetuning by seed.
     """
 
     setting: Setting
     arm: str
     successes: dict[int, list[bool]]
-    curves: dict[int, tuple[list[int], list[float]]]
+    curves: dict[int, ImitationCurve]
 
     @property
     def rate(self) -> SuccessRate:
@@ -135,47 +179,45 @@ class Row:
         return SuccessRate(sum(outcomes), len(outcomes))
 
     def difference(self, other: "Row") -> tuple[float, tuple[float, float]] | None:
-        """In success, with its interval, over the seeds that both have; None if they share none."""
+        """Difference in success, with its interval, over the seeds that both have; None if they share none."""
         seeds = [seed for seed in self.successes if seed in other.successes]
         if not seeds:
             return None
         ours, theirs = (np.array([row.successes[seed] for seed in seeds], float) for row in (self, other))
         difference = float((ours - theirs).mean())
-        if (
-            np.ptp(ours - theirs) == 0
-        ):  # Resampled, that would have no spread whatever the number of episodes.
+        if np.ptp(ours - theirs) == 0:
+            # The bootstrap's interval would have no width, whatever the number of episodes.
             return difference, difference_interval(self.rate, other.rate)
         return difference, paired_bootstrap(ours, theirs)
 
     @property
     def final_error(self) -> float:
-        return float(np.mean([errors[-1] for _, errors in self.curves.values()]))
+        return float(np.mean([curve.errors[-1] for curve in self.curves.values()]))
 
     def steps_to_reach(self, other: "Row") -> list[int | None]:
         """For each seed that both have: the first measured step with an error as low as the other's last."""
-        return [
-            next((step for step, error in zip(*self.curves[seed], strict=True) if error <= errors[-1]), None)
-            for seed, (_, errors) in other.curves.items()
-            if seed in self.curves
-        ]
+        reached = []
+        for seed, theirs in other.curves.items():
+            if (ours := self.curves.get(seed)) is not None:
+                pairs = zip(ours.steps, ours.errors, strict=True)
+                reached.append(next((step for step, error in pairs if error <= theirs.errors[-1]), None))
+        return reached
 
 
-def rows_of(cfg: BenchmarkConfig, plans: Sequence[CellPlan], records: dict[str, Record]) -> list[Row]:
+def rows_of(cfg: BenchmarkConfig, runs: Sequence[CellRun], results: dict[str, CellResult]) -> list[Row]:
     """Rows of the arms that have a finished seed, in the order of the configuration."""
-    rows = [Row(setting, arm, {}, {}) for setting in settings_of(cfg) for arm in cfg.arms]
-    by_place = {(row.setting, row.arm): row for row in rows}
-    for plan in plans:
-        if (record := records.get(plan.key)) is not None:
-            row = by_place[plan.cell.setting, plan.cell.arm]
-            curve = record["imitation_error"]
-            row.successes[plan.cell.seed] = record["successes"]
-            row.curves[plan.cell.seed] = curve["steps"], curve["errors"]
-    return [row for row in rows if row.successes]
+    rows = {(setting, arm): Row(setting, arm, {}, {}) for setting, arm in product(settings_of(cfg), cfg.arms)}
+    for run in runs:
+        if (result := results.get(run.key)) is not None:
+            row = rows[run.cell.setting, run.cell.arm]
+            row.successes[run.cell.seed] = result.successes
+            row.curves[run.cell.seed] = result.imitation_error
+    return [row for row in rows.values() if row.successes]
 
 
-def table(cfg: BenchmarkConfig, rows: Sequence[Row]) -> str:
-    """Markdown: a row per arm and setting, then what the differences show in words."""
-    by_place = {(row.setting, row.arm): row for row in rows}
+def results_table(cfg: BenchmarkConfig, rows: Sequence[Row]) -> str:
+    """Markdown: a row per arm and setting, then sentences on the differences."""
+    by_name = {(row.setting, row.arm): row for row in rows}
     header = ["task", "regime", "demonstrations", "arm", "success (Wilson 95%)"]
     header += [f"minus `{name}` (paired bootstrap 95%)" for name in cfg.compare_with]
     header += ["held-out imitation error", f"steps to `{SCRATCH}`'s final error", "seeds"]
@@ -184,12 +226,12 @@ def table(cfg: BenchmarkConfig, rows: Sequence[Row]) -> str:
         setting = row.setting
         cells = [setting.task, setting.regime, str(setting.demonstrations), f"`{row.arm}`", str(row.rate)]
         for name in cfg.compare_with:
-            other = by_place.get((setting, name))
+            other = by_name.get((setting, name))
             found = row.difference(other) if other is not None and other is not row else None
             cells.append("" if found is None else points(*found))
             if found is not None:
                 verdicts.append(f"- {setting}: {judge(*found, f'`{row.arm}`', f'`{name}`')}")
-        scratch = by_place.get((setting, SCRATCH))
+        scratch = by_name.get((setting, SCRATCH))
         cells.append(f"{row.final_error:.4f}")
         cells.append("" if scratch is None else _steps(row.steps_to_reach(scratch)))
         cells.append(f"{len(row.successes)} of {len(cfg.seeds)}")
@@ -230,9 +272,10 @@ def plot(cfg: BenchmarkConfig, rows: Sequence[Row], file: Path) -> None:
             rate, (low, high) = row.rate.rate, row.rate.interval()
             left.plot([low, high], [y, y], color=colours[row.arm], linestyle="-")
             left.plot(rate, y, "o", color=colours[row.arm])
-            steps = sorted(set.intersection(*(set(steps) for steps, _ in row.curves.values())))
+            steps = sorted(set.intersection(*(set(curve.steps) for curve in row.curves.values())))
             errors = [
-                np.mean([errors[at.index(step)] for at, errors in row.curves.values()]) for step in steps
+                np.mean([curve.errors[curve.steps.index(step)] for curve in row.curves.values()])
+                for step in steps
             ]
             right.plot(
                 steps, errors, color=colours[row.arm], linestyle=dashes[row.arm], marker=".", label=row.arm

@@ -1,14 +1,14 @@
-"""Runs stages: several at a time, each in a process of its own, every one once.
+"""Runs commands: several at a time, each in a process of its own, every one once.
 
-Importing LeRobot takes longer than many a stage. A fork server does it once; each stage is a fresh fork of it, which
-sets ``sys.argv`` and calls the command's ``main``, so no state is left from one stage to the next.
+Importing LeRobot takes longer than many a command. A fork server does it once; each command is a fresh fork of it,
+which sets ``sys.argv`` and calls the program's ``main``, so no state is left from one command to the next.
 
-A stage's folder holds ``log.txt``, the command's output in ``out`` and, once it has finished, ``done.json``. A folder
-without that is of an interrupted stage: it is removed and the stage starts over. It does not go on from a checkpoint,
-because a resumed training draws other random numbers and the figures would depend on when it was interrupted.
+A command's folder holds ``log.txt``, its output in ``out`` and, once it has finished, ``done.json``. A folder
+without that is of an interrupted command: it is removed and the command starts over. It does not go on from a
+checkpoint, because a resumed training draws other random numbers and the results would depend on when it was
+interrupted.
 """
 
-import fcntl
 import importlib
 import json
 import multiprocessing
@@ -17,32 +17,24 @@ import re
 import shlex
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lawm_lerobot.benchmark.plan import BenchmarkError
-from lawm_lerobot.benchmark.stages import PROGRAMS, Stage
+from lawm_lerobot import files
+from lawm_lerobot.benchmark.commands import PROGRAMS, Command
+from lawm_lerobot.benchmark.configuration import BenchmarkError
+from lawm_lerobot.processes import end_with_parent
 
 LOG, DONE = "log.txt", "done.json"
-LOG_TAIL = 15  # lines shown of a failed stage
-REFRESH = 5.0  # seconds between looks at the running stages' own progress bars
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """The whole text or nothing, also when the machine goes down."""
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
+LOG_TAIL = 15  # lines shown of a failed command
+REFRESH = 5.0  # seconds between looks at the running commands' own progress bars
 
 
 @contextmanager
@@ -52,40 +44,54 @@ def locked(output_dir: Path) -> Iterator[None]:
     Raises:
         BenchmarkError: If another one is at work there.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with (output_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BenchmarkError(
-                f"another lawm-benchmark is writing to {output_dir}: wait for it, or change --output_dir."
-            ) from error
-        yield
+    try:
+        with files.locked(output_dir / ".lock"):
+            yield
+    except files.LockedError as error:
+        raise BenchmarkError(
+            f"another lawm-benchmark is writing to {output_dir}: wait for it, or change --output_dir."
+        ) from error
 
 
-def is_done(output_dir: Path, stage: Stage) -> bool:
-    return (output_dir / stage.directory / DONE).exists()
+def is_done(output_dir: Path, command: Command) -> bool:
+    return (output_dir / command.directory / DONE).exists()
 
 
-def seconds_of(output_dir: Path, stage: Stage) -> float:
-    """How long a finished stage took."""
-    return json.loads((output_dir / stage.directory / DONE).read_text())["seconds"]
+def duration_of(output_dir: Path, command: Command) -> float:
+    """Seconds that a finished command took."""
+    return json.loads((output_dir / command.directory / DONE).read_text())["seconds"]
 
 
-def log_of(output_dir: Path, stage: Stage) -> str:
-    return (output_dir / stage.directory / LOG).read_text(errors="replace")
+def log_of(output_dir: Path, command: Command) -> str:
+    return (output_dir / command.directory / LOG).read_text(errors="replace")
 
 
-class StageRunner:
-    """Runs stages in ``output_dir``, ``workers`` at a time with ``threads`` each.
+@dataclass(frozen=True)
+class _Running:
+    """A command that is under way.
+
+    Args:
+        command: The command.
+        process: Its process.
+        start: The time of its start, by the monotonic clock.
+    """
+
+    command: Command
+    process: ForkServerProcess
+    start: float
+
+
+class CommandRunner:
+    """Runs commands in ``output_dir``, ``workers`` at a time with ``threads`` each.
 
     Attributes:
-        failed: Stages that failed, by name.
+        failed: The commands that failed, by name.
     """
 
     def __init__(self, output_dir: Path, workers: int, threads: int) -> None:
         self.output_dir, self.workers, self.threads = output_dir.resolve(), workers, threads
-        self.failed: dict[str, Stage] = {}
+        self.failed: dict[str, Command] = {}
+        self._running: dict[object, _Running] = {}  # by the process's sentinel
         # Read once, when the fork server imports its libraries.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -97,94 +103,97 @@ class StageRunner:
             [*sorted(modules), "accelerate", "lawm_lerobot.policies", "lawm_lerobot.envs.metaworld"]
         )
 
-    def run(self, stages: Sequence[Stage], finished: Callable[[], None]) -> None:
-        """Run the stages that are not done, inputs first; ``finished`` is called after each.
+    def run(self, commands: Sequence[Command], finished: Callable[[], None]) -> None:
+        """Run the commands that are not done, inputs first; ``finished`` is called after each.
 
-        A stage that fails, and with it what depends on it, is left out; the others go on. Whatever ends this call
-        early ends the running stages.
+        A command that fails, and with it what depends on it, is left out; the others go on. Whatever ends this call
+        early ends the running commands.
         """
-        waiting = [stage for stage in stages if not is_done(self.output_dir, stage)]
-        running: dict[object, tuple[Stage, ForkServerProcess, float]] = {}  # by sentinel
+        waiting = [command for command in commands if not is_done(self.output_dir, command)]
         with tqdm(total=len(waiting), unit="stage", disable=not waiting) as bar:
             try:
-                while (waiting := self._start(waiting, running)) or running:
-                    bar.total = bar.n + len(waiting) + len(running)
-                    bar.set_postfix_str(" | ".join(self._progress(stage) for stage, _, _ in running.values()))
+                while (waiting := self._start(waiting)) or self._running:
+                    bar.total = bar.n + len(waiting) + len(self._running)
+                    bar.set_postfix_str(" | ".join(map(self._progress, self._running.values())))
                     for sentinel in wait(
-                        [process.sentinel for _, process, _ in running.values()],
+                        [running.process.sentinel for running in self._running.values()],
                         REFRESH if sys.stderr.isatty() else None,
                     ):
-                        stage, process, start = running.pop(sentinel)
-                        self._finish(stage, process, time.monotonic() - start)
+                        self._finish(self._running.pop(sentinel))
                         bar.update()
                         finished()
             finally:
-                for _, process, _ in running.values():
-                    process.terminate()
-                for _, process, _ in running.values():
-                    process.join(5)
-                    process.kill()
+                for running in self._running.values():
+                    running.process.terminate()
+                for running in self._running.values():
+                    running.process.join(5)
+                    running.process.kill()
 
-    def _start(self, waiting: list[Stage], running: dict) -> list[Stage]:
-        """Start stages whose inputs are there; returns those that still have to wait."""
+    def _start(self, waiting: list[Command]) -> list[Command]:
+        """Start commands whose inputs are there; returns those that still have to wait."""
         later = []
-        for stage in waiting:
-            if any(source.name in self.failed for source in stage.inputs):
-                self.failed[stage.name] = stage
-            elif len(running) < self.workers and all(is_done(self.output_dir, s) for s in stage.inputs):
-                process = self._process(stage)
+        for command in waiting:
+            if any(source.name in self.failed for source in command.inputs):
+                self.failed[command.name] = command
+            elif len(self._running) < self.workers and all(
+                is_done(self.output_dir, source) for source in command.inputs
+            ):
+                process = self._process(command)
                 process.start()
-                running[process.sentinel] = stage, process, time.monotonic()
+                self._running[process.sentinel] = _Running(command, process, time.monotonic())
             else:
-                later.append(stage)
+                later.append(command)
         return later
 
-    def _process(self, stage: Stage) -> ForkServerProcess:
-        folder = self.output_dir / stage.directory
+    def _process(self, command: Command) -> ForkServerProcess:
+        folder = self.output_dir / command.directory
         if folder.exists():
-            tqdm.write(f"{stage.name}: not finished last time; it starts over", file=sys.stderr)
+            tqdm.write(f"{command.name}: not finished last time; it starts over", file=sys.stderr)
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         (folder / LOG).touch()  # A failure is described from it, however early.
         return self.context.Process(
-            target=run_command,
-            args=(stage.program, stage.command(), self.output_dir, folder / LOG, self.threads),
-            name=stage.name,
+            target=_run_in_fork,
+            args=(command.typed(), self.output_dir, folder / LOG, self.threads),
+            name=command.name,
         )
 
-    def _progress(self, stage: Stage) -> str:
-        """The stage, and how far its own progress bar is."""
-        found = re.findall(r"(\d+/\d+) \[", log_of(self.output_dir, stage)[-2000:])
-        return " ".join([stage.kind, stage.label, *found[-1:]])
+    def _progress(self, running: _Running) -> str:
+        """The command, and the state of its own progress bar."""
+        found = re.findall(r"(\d+/\d+) \[", log_of(self.output_dir, running.command)[-2000:])
+        return " ".join([running.command.kind, running.command.title, *found[-1:]])
 
-    def _finish(self, stage: Stage, process: ForkServerProcess, seconds: float) -> None:
+    def _finish(self, running: _Running) -> None:
+        seconds = time.monotonic() - running.start
+        command, process = running.command, running.process
         process.join()
         if process.exitcode != 0:
-            self.failed[stage.name] = stage
-            with (self.output_dir / stage.directory / LOG).open("a") as log:
-                print(f"\n{stage.program} ended with exit status {process.exitcode}", file=log)
-            tqdm.write(f"{self.describe_failure(stage)}\n", file=sys.stderr)
+            self.failed[command.name] = command
+            with (self.output_dir / command.directory / LOG).open("a") as log:
+                print(f"\n{command.program} ended with exit status {process.exitcode}", file=log)
+            tqdm.write(f"{self.describe_failure(command)}\n", file=sys.stderr)
             return
-        tidy(self.output_dir, stage)
-        done = {"command": shlex.join([stage.program, *stage.command()]), "seconds": round(seconds, 1)}
-        write_atomically(self.output_dir / stage.directory / DONE, json.dumps(done, indent=1) + "\n")
+        tidy(self.output_dir, command)
+        done = {"command": shlex.join(command.typed()), "seconds": round(seconds, 1)}
+        files.write_json(self.output_dir / command.directory / DONE, done)
 
-    def describe_failure(self, stage: Stage) -> str:
-        """The end of a failed stage's log, or of the input's that failed before it."""
-        source = next((source for source in stage.inputs if source.name in self.failed), None)
+    def describe_failure(self, command: Command) -> str:
+        """The end of a failed command's log, or of the input's that failed before it."""
+        source = next((source for source in command.inputs if source.name in self.failed), None)
         if source is not None:
             return self.describe_failure(source)
-        tail = "\n".join(f"    {line}" for line in log_of(self.output_dir, stage).splitlines()[-LOG_TAIL:])
-        return f"{stage.name} failed; {stage.directory / LOG} ends in\n{tail}"
+        lines = log_of(self.output_dir, command).splitlines()[-LOG_TAIL:]
+        tail = "\n".join(f"    {line}" for line in lines)
+        return f"{command.name} failed; {command.directory / LOG} ends in\n{tail}"
 
 
-def tidy(output_dir: Path, stage: Stage) -> None:
-    """Free what no later stage reads: most of a checkpoint is the state of its optimizer."""
-    if stage.program == "lerobot-train":
-        for state in (output_dir / stage.out / "checkpoints").glob("[0-9]*/training_state"):
+def tidy(output_dir: Path, command: Command) -> None:
+    """Free what no later command reads: most of a checkpoint is the state of its optimizer."""
+    if command.program == "lerobot-train":
+        for state in (output_dir / command.out / "checkpoints").glob("[0-9]*/training_state"):
             shutil.rmtree(state)
-    if stage.kind == "imitation":
-        for source in stage.inputs:
+    if command.kind == "imitation":
+        for source in command.inputs:
             last = output_dir / source.out / "checkpoints" / "last"
             if last.exists():
                 for folder in last.parent.iterdir():
@@ -192,29 +201,17 @@ def tidy(output_dir: Path, stage: Stage) -> None:
                         shutil.rmtree(folder)
 
 
-def run_command(program: str, arguments: list[str], directory: Path, log: Path, threads: int) -> None:
+def _run_in_fork(typed: list[str], directory: Path, log: Path, threads: int) -> None:
     """In a fresh fork: a command, as if it had been typed in ``directory`` with its output sent to ``log``."""
-    _end_with_parent()
+    end_with_parent()
     os.chdir(directory)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
-    print(f"$ {shlex.join([program, *arguments])}", flush=True)
+    print(f"$ {shlex.join(typed)}", flush=True)
     import torch
 
     torch.set_num_threads(threads)
-    module, function = PROGRAMS[program].split(":")
-    sys.argv = [program, *arguments]
+    module, function = PROGRAMS[typed[0]].split(":")
+    sys.argv = typed
     sys.exit(getattr(importlib.import_module(module), function)())
-
-
-def _end_with_parent() -> None:
-    """A killed benchmark must not leave stages behind that write where the next one starts."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -26,7 +26,7 @@ STATE_DIM = 4  # hand position x, y, z in metres and gripper opening in [0, 1]
 FIXED_CAMERAS = ("topview", "corner", "corner2", "corner3")
 CAMERAS = (*FIXED_CAMERAS, "behindGripper", "gripperPOV")
 
-# What the arm looks like: see LawmMetaworldEnv.
+# Looks of the arm, see LawmMetaworldEnv.
 BODIES = ("sawyer", "hidden", "recoloured", "rescaled")
 MAX_DISTRACTORS = 20  # more leave no room on the table
 
@@ -49,7 +49,7 @@ def parse_tasks(task: str | None, flag: str = "--env.task") -> dict[str, list[st
     with all its tasks, as in LeRobot's `metaworld` environment.
 
     Raises:
-        ValueError: for an empty list or an unknown name; the message lists the valid names and `flag`.
+        ValueError: For an empty list or an unknown name; the message lists the valid names and `flag`.
     """
     groups = _lerobot_tables()["DIFFICULTY_TO_TASKS"]
     names = [name.strip().removeprefix("metaworld-") for name in (task or "").split(",") if name.strip()]
@@ -122,20 +122,23 @@ class LawmMetaworldEnvConfig(EnvConfig):
     same object positions as in LeRobot's own `metaworld` environment. An episode ends at the first success or after
     `episode_length` steps; a finished sub-environment of a batch then costs nothing.
 
-    Attributes:
-        task: one or more Meta-World v3 task names or difficulty groups, comma-separated. Each is a suite of its own.
-        size: height and width of an image in pixels, even.
-        camera: one or more of Meta-World's cameras, comma-separated; the first is the one in evaluation videos.
-        episode_length: steps after which an episode has failed. Meta-World's own limit is 500.
+    Args:
+        task: One or more Meta-World v3 task names or difficulty groups, comma-separated. Each is a suite of its own.
+        fps: Frame rate written into evaluation videos. Meta-World steps 80 times a simulated second.
+        size: Height and width of an image in pixels, an even number.
+        camera: One or more of Meta-World's cameras, comma-separated; the first is the one in evaluation videos.
+        episode_length: Number of steps after which an episode has failed. Meta-World's own limit is 500.
         obs_type: `pixels_agent_pos`, or `pixels` for images without the state.
-        shadows: render shadows, reflections and 4x multisampling as LeRobot's environment does; about ten times
+        shadows: Render shadows, reflections and 4x multisampling as LeRobot's environment does; about ten times
             slower on a CPU.
-        fps: frame rate written into evaluation videos. Meta-World steps 80 times a simulated second.
-        camera_shift: degrees by which the fixed cameras are turned around the workspace, anticlockwise from above.
-        distractors: small coloured things that stand on the table without a part in the task, 0 to 20.
-        body: what the arm looks like: `sawyer`, `hidden` (the gripper alone), `recoloured` or `rescaled`.
+        camera_shift: Angle in degrees by which the fixed cameras are turned around the workspace, anticlockwise from
+            above.
+        distractors: Number of small coloured things, 0 to 20, that stand on the table without a part in the task.
+        body: The look of the arm: `sawyer`, `hidden` (the gripper alone), `recoloured` or `rescaled`.
+        features: The observations and the action, filled in from the fields above.
+        features_map: The names of ``features`` for policies, filled in too.
 
-    The last three change the pictures and nothing else: one seed gives the same states, rewards and success.
+    `camera_shift`, `distractors` and `body` change the pictures and nothing else: one seed gives the same states, rewards and success.
     """
 
     task: str = "push-v3"

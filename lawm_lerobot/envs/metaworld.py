@@ -35,7 +35,7 @@ if sys.platform == "linux":
 
 try:
     import mujoco
-except AttributeError as error:  # what PyOpenGL raises when the shared library is not there
+except AttributeError as error:  # PyOpenGL raises it when the shared library is not there
     raise ImportError(
         f"mujoco cannot load the {os.environ.get('MUJOCO_GL')} graphics library ({error}): install it (Debian: "
         "apt install libegl1, or libosmesa6 with MUJOCO_GL=osmesa), or set MUJOCO_GL to another of egl, osmesa, glfw"
@@ -94,14 +94,24 @@ class LawmMetaworldEnv(MetaworldEnv):
     `AsyncVectorEnv`, and made again if the environment is used after `close` (as `lerobot-train` does between two
     evaluations).
 
-    Three arguments change the pictures only; the states, rewards and success of a seed stay the same:
-        camera_shift: degrees by which the fixed cameras are turned around the vertical axis through the workspace's
-            centre, anticlockwise from above: the tripod stands elsewhere and still looks at the table. Cameras on the
-            gripper stay there.
-        distractors: how many boxes, cylinders and spheres, 3 to 6 cm wide, stand on the table, at other places in
-            other colours in every episode; one seed gives the same. They keep clear of the task's objects and of the
-            line from object to goal where there is room. Nothing collides with them.
-        body: `sawyer`; `hidden`, the gripper alone, as a hand that moves things; `recoloured`, blue links;
+    `camera_shift`, `distractors` and `body` change the pictures only; the states, rewards and success of a seed stay
+    the same.
+
+    Args:
+        task: Meta-World's name of the task.
+        size: Height and width of an image in pixels.
+        cameras: Cameras of Meta-World; the first is the one in evaluation videos.
+        obs_type: `pixels_agent_pos`, or `pixels` for images without the state.
+        shadows: Render shadows, reflections and 4x multisampling.
+        episode_length: Number of steps after which an episode has failed.
+        fps: Frame rate written into evaluation videos.
+        camera_shift: Angle in degrees by which the fixed cameras are turned around the vertical axis through the
+            workspace's centre, anticlockwise from above: the tripod stands elsewhere and still looks at the table.
+            Cameras on the gripper stay there.
+        distractors: Number of boxes, cylinders and spheres, 3 to 6 cm wide, that stand on the table, at other places
+            in other colours in every episode; one seed gives the same. They keep clear of the task's objects and of
+            the line from object to goal if there is room. Nothing collides with them.
+        body: `sawyer`; `hidden`, the gripper alone, as a hand that moves things; `recoloured`, blue links; or
             `rescaled`, links half as thick again. The gripper is always Sawyer's.
     """
 
@@ -195,7 +205,7 @@ class LawmMetaworldEnv(MetaworldEnv):
         return self._format_raw_obs(raw_obs), float(reward), is_success, truncated, info
 
     def expert_action(self) -> np.ndarray:
-        """What Meta-World's scripted expert does now: (4,) float32, clipped to [-1, 1]. It sees the exact state."""
+        """The action of Meta-World's scripted expert, (4,) float32 in [-1, 1]. The expert sees the exact state."""
         return np.clip(self.expert_policy.get_action(self._raw_obs), -1.0, 1.0).astype(np.float32)
 
     def _place_distractors(self) -> list[tuple]:
@@ -217,14 +227,12 @@ class LawmMetaworldEnv(MetaworldEnv):
         return distractors
 
     def _table_height(self, place: np.ndarray) -> float:
-        """z in metres of what is drawn at x, y: 0, or 0.05 in the tasks whose table has a hole."""
-        start, down, groups = (
-            0.1,
-            np.array([0.0, 0, -1]),
-            np.array([1, 1, 1, 0, 0, 0], np.uint8),
-        )  # below the hand
-        where = self._env.model, self._env.data, np.array([*place, start])
-        return start - mujoco.mj_ray(*where, down, groups, 1, -1, np.empty(1, np.int32))
+        """Height in metres of the table as it is drawn: 0, or 0.05 in the tasks whose table has a hole."""
+        start = 0.1  # metres, below the hand
+        position, down = np.array([*place, start]), np.array([0.0, 0, -1])
+        groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # those that are drawn
+        model, data = self._env.model, self._env.data
+        return start - mujoco.mj_ray(model, data, position, down, groups, 1, -1, np.empty(1, np.int32))
 
     def _taken_places(self) -> np.ndarray:
         """(n, 3): x, y and radius in metres of the task's objects, and of the way from the object to the goal."""
@@ -353,9 +361,9 @@ def create_metaworld_envs(
 
     Args:
         suites: `{suite: [task name, ...]}`; the task id is the place in the list.
-        n_envs: episodes that run side by side per task.
-        gym_kwargs: for `LawmMetaworldEnv`.
-        use_async_envs: one process per copy (from two copies on), started when the task's turn comes.
+        n_envs: Number of episodes that run side by side per task.
+        gym_kwargs: Arguments of `LawmMetaworldEnv`.
+        use_async_envs: Use one process per copy (from two copies on), started when the task's turn comes.
     """
     use_async = use_async_envs and n_envs > 1
     if use_async:

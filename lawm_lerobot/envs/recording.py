@@ -1,9 +1,9 @@
 """Record Meta-World's scripted experts as a LeRobotDataset.
 
-    episodes = record_expert_episodes(["push-v3"], episodes_per_task=25, size=96)
+    episodes = record_expert_episodes(ExpertRecording(["push-v3"], episodes_per_task=25, size=96))
     write_dataset(episodes, repo_id="me/push", root=Path("data/push"), fps=80)
 
-A frame holds what the policy sees before it acts, and the action it should take there. Object positions come from the
+A frame holds the observation before the policy acts, and the action it should take there. Object positions come from the
 episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
 unless changed), so keep the two ranges apart.
 """
@@ -12,10 +12,9 @@ import multiprocessing
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,80 +36,100 @@ MAX_ATTEMPTS = 20
 
 
 @dataclass
-class Episode:
-    """One recorded episode of n frames."""
+class RecordedEpisode:
+    """One recorded episode of n frames.
 
-    task: str  # Meta-World's name, such as push-v3
-    instruction: str  # the task in words, from LeRobot's table
-    seed: int  # reset(seed=...) gives the same object positions again
+    Args:
+        task: Meta-World's name of the task, such as push-v3.
+        instruction: The task in words, from LeRobot's table.
+        seed: The seed of the reset; `reset(seed=...)` gives the same object positions again.
+        success: True if the expert succeeded.
+        images: Pictures of each camera.
+        state: The arm's state in each frame.
+        action: The action chosen in each frame, or the one executed, see `ExpertRecording.record_executed`.
+    """
+
+    task: str
+    instruction: str
+    seed: int
     success: bool
     images: dict[str, np.ndarray]  # {camera: (n, size, size, 3) uint8}
     state: np.ndarray  # (n, 4) float32
-    action: (
-        np.ndarray
-    )  # (n, 4) float32: what the expert wanted, or what was executed (see record_expert_episodes)
+    action: np.ndarray  # (n, 4) float32
 
 
-def record_expert_episodes(
-    tasks: Iterable[str],
-    episodes_per_task: int,
-    *,
-    seed: int = 0,
-    size: int = 128,
-    cameras: Iterable[str] = ("corner2",),
-    shadows: bool = False,
-    camera_shift: float = 0.0,
-    distractors: int = 0,
-    body: str = "sawyer",
-    noise: float = 0.0,
-    record_executed: bool = False,
-    max_steps: int = 500,
-    frames_after_success: int = 5,
-    success_only: bool = True,
-    workers: int = 0,
-) -> Iterator[Episode]:
-    """Yield `episodes_per_task` episodes of each task, in order; the same arguments give the same episodes.
+@dataclass(frozen=True)
+class ExpertRecording:
+    """The settings of a recording; the same settings give the same episodes.
 
     Args:
         tasks: Meta-World v3 task names.
-        seed: episode k of every task resets with `seed + k`.
-        size, cameras, shadows, camera_shift, distractors, body: as in `LawmMetaworldEnv`.
-        noise: standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
+        episodes_per_task: Number of episodes of each task.
+        seed: Seed of the first episode of every task; episode k resets with `seed + k`.
+        size: Height and width of an image in pixels.
+        cameras: Cameras of Meta-World.
+        shadows: Render shadows and reflections, see `LawmMetaworldEnv`.
+        camera_shift: Angle in degrees by which the fixed cameras are turned, see `LawmMetaworldEnv`.
+        distractors: Number of things on the table without a part in the task.
+        body: The look of the arm.
+        noise: Standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
             [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
-        record_executed: record the noisy action that moved the arm. By default the expert's clean action is
+        record_executed: Record the noisy action that moved the arm. By default the expert's clean action is
             recorded while the noisy one is executed, as DART does (arXiv 1703.09327): the states then cover small
-            mistakes and every label leads back, which makes better imitation data.
-        max_steps: an episode that has not succeeded by then has failed.
-        frames_after_success: frames to go on recording after the first success.
-        success_only: try a failed episode again with another seed, up to `MAX_ATTEMPTS` times.
-        workers: processes that simulate and draw; 0 does it in this one. The result does not depend on it.
+            mistakes and every recorded action leads back, which makes better imitation data.
+        max_steps: Number of steps after which an episode that has not succeeded has failed.
+        frames_after_success: Number of frames recorded after the first success.
+        success_only: Try a failed episode again with another seed, up to `MAX_ATTEMPTS` times.
+    """
+
+    tasks: Sequence[str]
+    episodes_per_task: int
+    seed: int = 0
+    size: int = 128
+    cameras: Sequence[str] = ("corner2",)
+    shadows: bool = False
+    camera_shift: float = 0.0
+    distractors: int = 0
+    body: str = "sawyer"
+    noise: float = 0.0
+    record_executed: bool = False
+    max_steps: int = 500
+    frames_after_success: int = 5
+    success_only: bool = True
+
+    def environment(self, task: str) -> "LawmMetaworldEnv":
+        return _get_env(
+            task=task,
+            size=self.size,
+            cameras=tuple(self.cameras),
+            shadows=self.shadows,
+            episode_length=self.max_steps,
+            camera_shift=self.camera_shift,
+            distractors=self.distractors,
+            body=self.body,
+        )
+
+
+def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iterator[RecordedEpisode]:
+    """Yield the episodes of each task, in order.
+
+    Args:
+        recording: The settings.
+        workers: Number of processes that simulate and draw; 0 does it in this one. The result does not depend on it.
 
     Raises:
-        RuntimeError: if the expert fails `MAX_ATTEMPTS` times running and `success_only` is set.
+        RuntimeError: If the expert fails `MAX_ATTEMPTS` times running and `success_only` is set.
     """
     require_metaworld()
-    record = partial(
-        _record_episode,
-        env_arguments={
-            "size": size,
-            "cameras": tuple(cameras),
-            "shadows": shadows,
-            "episode_length": max_steps,
-            "camera_shift": camera_shift,
-            "distractors": distractors,
-            "body": body,
-        },
-        noise=noise,
-        record_executed=record_executed,
-        max_steps=max_steps,
-        frames_after_success=frames_after_success,
-        attempts=MAX_ATTEMPTS if success_only else 1,
-    )
-    jobs = [(task, seed + k) for task in tasks for k in range(episodes_per_task)]
+    episodes = [
+        (recording, task, recording.seed + k)
+        for task in recording.tasks
+        for k in range(recording.episodes_per_task)
+    ]
     if workers == 0:
         try:
-            for job in jobs:
-                yield record(*job)
+            for episode in episodes:
+                yield _record_episode(*episode)
         finally:
             _close_env()
         return
@@ -120,10 +139,10 @@ def record_expert_episodes(
     # The server imports this module and MuJoCo once; the workers it forks have them.
     context.set_forkserver_preload([__name__, "lawm_lerobot.envs.metaworld"])
     pool = ProcessPoolExecutor(workers, mp_context=context)
-    waiting: deque[Future[Episode]] = deque()
+    waiting: deque[Future[RecordedEpisode]] = deque()
     try:
-        for job in jobs:
-            waiting.append(pool.submit(record, *job))
+        for episode in episodes:
+            waiting.append(pool.submit(_record_episode, *episode))
             if len(waiting) > 2 * workers:  # so that finished episodes do not pile up in memory
                 yield waiting.popleft().result()
         while waiting:
@@ -132,7 +151,7 @@ def record_expert_episodes(
         pool.shutdown(cancel_futures=True)
 
 
-# The environment of this process's latest job and its arguments, kept because making one takes half a second.
+# The environment of this process's latest episode and its arguments, kept because making one takes half a second.
 _latest: tuple[dict[str, Any], "LawmMetaworldEnv"] | None = None
 
 
@@ -144,7 +163,7 @@ def _close_env() -> None:
 
 
 def _get_env(**arguments: Any) -> "LawmMetaworldEnv":
-    """An environment made with these arguments: the latest job's if they are the same."""
+    """An environment made with these arguments: the latest episode's if they are the same."""
     global _latest
     from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
 
@@ -154,52 +173,46 @@ def _get_env(**arguments: Any) -> "LawmMetaworldEnv":
     return _latest[1]
 
 
-def _record_episode(
-    task: str,
-    seed: int,
-    *,
-    env_arguments: dict[str, Any],
-    noise: float,
-    record_executed: bool,
-    max_steps: int,
-    frames_after_success: int,
-    attempts: int,
-) -> Episode:
-    env = _get_env(task=task, **env_arguments)
+def _record_episode(recording: ExpertRecording, task: str, seed: int) -> RecordedEpisode:
+    attempts = MAX_ATTEMPTS if recording.success_only else 1
     for attempt in range(attempts):
-        env_seed = seed + attempt * RETRY_SEED_STEP
-        noise_generator = np.random.default_rng([env_seed, *task.encode()])
-        images: dict[str, list[np.ndarray]] = {camera: [] for camera in env.cameras}
-        states, actions = [], []
-        steps_left, success = max_steps, False
+        episode = _attempt_episode(recording, task, seed + attempt * RETRY_SEED_STEP)
+        if episode.success or not recording.success_only:
+            return episode
+    raise RuntimeError(
+        f"the scripted expert failed {attempts} times running on {task}, from seed {seed}: raise --max_steps "
+        f"(now {recording.max_steps}), lower --noise (now {recording.noise}), or keep failures with "
+        "--success_only=false"
+    )
 
-        observation, _ = env.reset(seed=env_seed)
-        while steps_left > 0:
-            wanted = env.expert_action()  # (4,)
-            executed = wanted.copy()
-            executed[:3] += noise * noise_generator.standard_normal(3)
-            executed = executed.clip(-1.0, 1.0).astype(np.float32)
 
-            for camera in env.cameras:
-                images[camera].append(observation["pixels"][camera])
-            states.append(observation["agent_pos"].astype(np.float32))
-            actions.append(executed if record_executed else wanted)
+def _attempt_episode(recording: ExpertRecording, task: str, seed: int) -> RecordedEpisode:
+    env = recording.environment(task)
+    generator = np.random.default_rng([seed, *task.encode()])
+    images: dict[str, list[np.ndarray]] = {camera: [] for camera in env.cameras}
+    states, actions = [], []
+    steps_left, success = recording.max_steps, False
 
-            observation, _, terminated, _, _ = env.step(executed)
-            steps_left -= 1
-            if terminated and not success:
-                success, steps_left = True, frames_after_success
-        if success:
-            break
-    if not success and attempts > 1:
-        raise RuntimeError(
-            f"the scripted expert failed {attempts} times running on {task}, from seed {seed}: raise --max_steps "
-            f"(now {max_steps}), lower --noise (now {noise}), or keep failures with --success_only=false"
-        )
-    return Episode(
+    observation, _ = env.reset(seed=seed)
+    while steps_left > 0:
+        chosen = env.expert_action()  # (4,)
+        executed = chosen.copy()
+        executed[:3] += recording.noise * generator.standard_normal(3)
+        executed = executed.clip(-1.0, 1.0).astype(np.float32)
+
+        for camera in env.cameras:
+            images[camera].append(observation["pixels"][camera])
+        states.append(observation["agent_pos"].astype(np.float32))
+        actions.append(executed if recording.record_executed else chosen)
+
+        observation, _, terminated, _, _ = env.step(executed)
+        steps_left -= 1
+        if terminated and not success:
+            success, steps_left = True, recording.frames_after_success
+    return RecordedEpisode(
         task=task,
         instruction=env.task_description,
-        seed=env_seed,
+        seed=seed,
         success=success,
         images={camera: np.stack(frames) for camera, frames in images.items()},
         state=np.stack(states),
@@ -208,7 +221,7 @@ def _record_episode(
 
 
 def default_root(repo_id: str) -> Path:
-    """Where LeRobot looks for a dataset when no `--root` is given."""
+    """The folder in which LeRobot looks for a dataset when no `--root` is given."""
     return HF_LEROBOT_HOME / repo_id
 
 
@@ -219,7 +232,7 @@ def check_root_is_free(root: Path, flag: str = "--root") -> None:
 
 
 def write_dataset(
-    episodes: Iterable[Episode],
+    episodes: Iterable[RecordedEpisode],
     *,
     repo_id: str,
     root: Path,
@@ -234,7 +247,10 @@ def write_dataset(
     that looks like a dataset. What an earlier interrupted run left there is removed.
 
     Args:
-        episodes: at least one; all with the same cameras and image size.
+        episodes: The episodes, at least one; all with the same cameras and image size.
+        repo_id: Name of the dataset, user/name.
+        root: Folder to write.
+        fps: Frames per second.
         with_actions: False leaves out `action`, which makes a dataset to pretrain on.
         with_state: False leaves out `observation.state`.
         video: False stores every frame as a PNG in the parquet files: the exact pictures, no decoder needed. Measured
@@ -242,8 +258,8 @@ def write_dataset(
             4.9 in place of 6.4, and with the state's history in 9.6 in place of 8.6 (LeRobot's lookups, not the PNG).
 
     Raises:
-        FileExistsError: if `root` exists.
-        ValueError: if there are no episodes.
+        FileExistsError: If `root` exists.
+        ValueError: If there are no episodes.
     """
     check_root_is_free(root)
     partial_root = root.with_name(root.name + ".partial")
@@ -259,21 +275,12 @@ def write_dataset(
                 dataset = _create_dataset(
                     repo_id, partial_root, fps, episode, with_actions, with_state, video
                 )
-            for i in range(len(episode.state)):
-                frame = {f"{OBS_IMAGES}.{camera}": images[i] for camera, images in episode.images.items()}
-                if with_state:
-                    frame[OBS_STATE] = episode.state[i]
-                if with_actions:
-                    frame[ACTION] = episode.action[i]
-                dataset.add_frame(frame | {"task": episode.instruction})
-                frames += 1
-            dataset.save_episode()
+            frames += _add_episode(dataset, episode)
         if dataset is None:
             raise ValueError("there are no episodes to write: raise --episodes")
         dataset.finalize()
-        shutil.rmtree(
-            partial_root / "images", ignore_errors=True
-        )  # the writer's empty folders, without video
+        # The writer's empty folders, without video.
+        shutil.rmtree(partial_root / "images", ignore_errors=True)
         os.rename(partial_root, root)
     except BaseException:  # Ctrl-C too
         try:
@@ -285,8 +292,25 @@ def write_dataset(
     return frames
 
 
+def _add_episode(dataset: LeRobotDataset, episode: RecordedEpisode) -> int:
+    """Add what the dataset has features for; returns the number of frames."""
+    columns = {f"{OBS_IMAGES}.{camera}": images for camera, images in episode.images.items()}
+    columns |= {OBS_STATE: episode.state, ACTION: episode.action}
+    columns = {key: values for key, values in columns.items() if key in dataset.features}
+    for i in range(len(episode.state)):
+        dataset.add_frame({key: values[i] for key, values in columns.items()} | {"task": episode.instruction})
+    dataset.save_episode()
+    return len(episode.state)
+
+
 def _create_dataset(
-    repo_id: str, root: Path, fps: int, episode: Episode, with_actions: bool, with_state: bool, video: bool
+    repo_id: str,
+    root: Path,
+    fps: int,
+    episode: RecordedEpisode,
+    with_actions: bool,
+    with_state: bool,
+    video: bool,
 ) -> LeRobotDataset:
     features = {}
     for camera, images in episode.images.items():

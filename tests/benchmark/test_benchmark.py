@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
 import draccus
@@ -16,22 +18,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lawm_lerobot.benchmark.plan import BenchmarkConfig, BenchmarkError, Setting
+from lawm_lerobot.benchmark.cells import Setting, cell_runs, unique_commands
+from lawm_lerobot.benchmark.commands import Command
+from lawm_lerobot.benchmark.configuration import BenchmarkConfig, BenchmarkError
 from lawm_lerobot.benchmark.results import (
+    CellResult,
+    ImitationCurve,
     Row,
     append_result,
-    latent_health,
+    logged_health,
     plot,
     read_results,
+    results_table,
     rows_of,
-    table,
 )
-from lawm_lerobot.benchmark.runner import StageRunner, is_done, locked
-from lawm_lerobot.benchmark.stages import Stage, plan_cells, unique_stages
+from lawm_lerobot.benchmark.runner import CommandRunner, is_done, locked
 from lawm_lerobot.scripts.lawm_benchmark import main
 from lawm_lerobot.statistics.intervals import paired_bootstrap
 
-SMOKE = Path(__file__).parents[2] / "configs" / "benchmark" / "smoke.yaml"
+REPOSITORY = Path(__file__).parents[2]
+SMOKE = REPOSITORY / "configs" / "benchmark" / "smoke.yaml"
+PUBLISHED = REPOSITORY / "docs" / "results" / "cpu_benchmark" / "results.jsonl"
 
 
 def configuration(*flags: str, output_dir: Path = Path("unused")) -> BenchmarkConfig:
@@ -76,7 +83,7 @@ SETTING = Setting("same_task", "reach-v3", 1)
 
 def row(arm: str, successes: dict[int, str], errors: dict[int, list[float]]) -> Row:
     outcomes = {seed: [letter == "x" for letter in text] for seed, text in successes.items()}
-    return Row(SETTING, arm, outcomes, {seed: ([2, 4], errors[seed]) for seed in errors})
+    return Row(SETTING, arm, outcomes, {seed: ImitationCurve([2, 4], errors[seed]) for seed in errors})
 
 
 def test_table_says_what_the_intervals_show(tmp_path: Path) -> None:
@@ -85,7 +92,7 @@ def test_table_says_what_the_intervals_show(tmp_path: Path) -> None:
         row("none", {0: "x" + 39 * ".", 1: 40 * "."}, {0: [0.5, 0.4], 1: [0.5, 0.4]}),
         row("inverse_dynamics+readout", {0: 39 * "x" + ".", 1: 40 * "x"}, {0: [0.4, 0.3], 1: [0.6, 0.5]}),
     ]
-    text = table(cfg, rows)
+    text = results_table(cfg, rows)
     assert "| `none` | 1/80 = 1% (95% 0% to 7%) |  | 0.4000 | 4 | 2 of 2 |" in text
     assert "| 0.4000 | 2 (1 of 2 seeds never) | 2 of 2 |" in text
     assert "`inverse_dynamics+readout` succeeds more often than `none` (+98 points, 95% +91 to +100)" in text
@@ -95,7 +102,7 @@ def test_table_says_what_the_intervals_show(tmp_path: Path) -> None:
         assert (np.abs(pixels - colour).sum(-1) < 30).sum() > 100
 
 
-def test_a_difference_without_spread_is_not_taken_for_certain() -> None:
+def test_a_difference_that_no_episode_contradicts_is_not_taken_for_certain() -> None:
     none, other = (row(arm, {0: "xx", 1: ".."}, {0: [1, 1], 1: [1, 1]}) for arm in ("none", "other"))
     difference, (low, high) = other.difference(none)  # type: ignore[misc]
     assert difference == 0
@@ -107,7 +114,7 @@ def test_a_difference_without_spread_is_not_taken_for_certain() -> None:
 
 def test_health_is_of_the_last_line_that_has_it() -> None:
     log = "INFO step:1 mse_over_copy:2.0\nINFO step:2 loss:1.0 mse_over_copy:0.5 latent_std:1.000\nEnd of training"
-    assert latent_health(log) == {"mse_over_copy": 0.5, "latent_std": 1.0}
+    assert logged_health(log) == {"mse_over_copy": 0.5, "latent_std": 1.0}
 
 
 # --- planning -----------------------------------------------------------------------------------------------------
@@ -116,25 +123,26 @@ def test_health_is_of_the_last_line_that_has_it() -> None:
 def test_arms_share_what_is_the_same_and_nothing_else() -> None:
     arms = ["none", "supervised", "inverse_dynamics", "inverse_dynamics+readout", "inverse_dynamics+decoded"]
     cfg = configuration(f"--arms=[{','.join(arms)}]", "--demonstrations=[1,2]", "--seeds=[0]")
-    plans = {(plan.cell.arm, plan.cell.setting.demonstrations): plan for plan in plan_cells(cfg)}
-    pretraining = {key: plan.pretraining.name for key, plan in plans.items() if plan.pretraining}
+    runs = {(run.cell.arm, run.cell.setting.demonstrations): run for run in cell_runs(cfg)}
+    pretraining = {key: run.pretraining.name for key, run in runs.items() if run.pretraining}
     assert pretraining["inverse_dynamics", 1] == pretraining["inverse_dynamics", 2]
     assert pretraining["inverse_dynamics", 1] == pretraining["inverse_dynamics+decoded", 1]
     assert pretraining["inverse_dynamics+readout", 1] != pretraining["inverse_dynamics+readout", 2]
-    finetuning = [plan.finetuning.name for plan in plans.values()]
+    finetuning = [run.finetuning.name for run in runs.values()]
     assert len(set(finetuning)) == len(finetuning)
 
     # No arm without actions reads a recording that has them, but for the demonstrations.
     for arm, labelled in (("inverse_dynamics+decoded", False), ("supervised", True)):
-        recorded = [stage for stage in plans[arm, 1].stages() if stage.kind == "record"]
-        corpora = [json.loads(stage.arguments[0]) for stage in recorded if "corpus" in stage.label]
+        recorded = [command for command in runs[arm, 1].commands() if command.kind == "record"]
+        corpora = [json.loads(command.arguments[0]) for command in recorded if "corpus" in command.title]
         assert [spec["with_actions"] for spec in corpora] == [labelled]
 
     # Fewer demonstrations are a prefix of more of them, and another seed draws others.
     def demonstrations(cfg: BenchmarkConfig) -> list[dict]:
-        stages = unique_stages(plan_cells(cfg))
         return [
-            json.loads(s.arguments[0])["parts"][0] for s in stages if s.label.startswith("demonstrations")
+            json.loads(command.arguments[0])["parts"][0]
+            for command in unique_commands(cell_runs(cfg))
+            if command.title.startswith("demonstrations")
         ]
 
     few, more = demonstrations(cfg)
@@ -144,9 +152,10 @@ def test_arms_share_what_is_the_same_and_nothing_else() -> None:
 
 def test_a_changed_flag_renames_what_depends_on_it() -> None:
     def names(*flags: str) -> dict[str, set[str]]:
-        stages = unique_stages(plan_cells(configuration("--seeds=[0]", *flags)))
+        commands = unique_commands(cell_runs(configuration("--seeds=[0]", *flags)))
         return {
-            kind: {s.name for s in stages if s.kind == kind} for kind in ("record", "pretrain", "finetune")
+            kind: {command.name for command in commands if command.kind == kind}
+            for kind in ("record", "pretrain", "finetune")
         }
 
     before, after = names(), names("--pretraining_steps=7")
@@ -162,21 +171,21 @@ def test_regimes_and_variants() -> None:
     assert cfg.corpus_tasks("same_task", "reach-v3") == ["reach-v3"]
     assert cfg.corpus_tasks("other_tasks", "reach-v3") == ["push-v3", "door-open-v3"]
     assert cfg.corpus_tasks("held_out_task", "reach-v3") == ["door-open-v3"]
-    plans = plan_cells(cfg)
-    assert len({plan.finetuning.name for plan in plans if plan.cell.arm == "none"}) == 2  # one for each task
+    runs = cell_runs(cfg)
+    assert len({run.finetuning.name for run in runs if run.cell.arm == "none"}) == 2  # one for each task
     bodies = {
-        ("corpus" in stage.label, part.get("body"))
-        for stage in unique_stages(plans)
-        if stage.kind == "record"
-        for part in json.loads(stage.arguments[0])["parts"]
+        ("corpus" in command.title, part.get("body"))
+        for command in unique_commands(runs)
+        if command.kind == "record"
+        for part in json.loads(command.arguments[0])["parts"]
     }
     assert bodies == {(True, "hidden"), (False, None)}  # the demonstrations look as the evaluation does
 
     small = "--variants={small: {arm: inverse_dynamics, pretraining: [--policy.latent_action.dim=4]}}"
-    plan = plan_cells(configuration(small, "--arms=[none,small]"))[1]
-    assert plan.pretraining is not None
-    assert plan.pretraining.command()[-1] == "--num_workers=0"
-    assert "--policy.latent_action.dim=4" in plan.pretraining.command()
+    run = cell_runs(configuration(small, "--arms=[none,small]"))[1]
+    assert run.pretraining is not None
+    assert run.pretraining.typed()[-1] == "--num_workers=0"
+    assert "--policy.latent_action.dim=4" in run.pretraining.typed()
 
 
 @pytest.mark.parametrize(
@@ -193,18 +202,21 @@ def test_regimes_and_variants() -> None:
         ("--corpus.body=elephant", "unknown body 'elephant': set --corpus.body to one of sawyer"),
     ],
 )
-def test_what_cannot_work_is_one_sentence(flag: str, sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", flag])
-    assert str(stopped.value).startswith("lawm-benchmark: ")
-    assert sentence in str(stopped.value)
+def test_what_cannot_work_is_one_sentence(
+    flag: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", flag]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert sentence in said
     assert not (tmp_path / "out").exists()
 
 
-def test_dry_run_lists_cells_and_stages_and_writes_nothing(
+def test_dry_run_lists_cells_and_commands_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", "--dry_run=true"])
+    assert main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", "--dry_run=true"]) == 0
     said = capsys.readouterr().out
     assert "4 cells\n  none, reach-v3, 1 demonstrations, same_task, seed 0\n" in said
     assert "minutes of work left" in said
@@ -214,17 +226,28 @@ def test_dry_run_lists_cells_and_stages_and_writes_nothing(
 # --- results on disk ----------------------------------------------------------------------------------------------
 
 
+def result(key: str, arm: str = "none", seed: int = 0) -> CellResult:
+    curve = ImitationCurve([2, 4], [0.2, 0.1])
+    return CellResult(key, *astuple(SETTING), arm, seed, [True, False], curve, None, {"finetune": 1.5})
+
+
+def test_published_results_are_read() -> None:
+    results = read_results(PUBLISHED)
+    lines = PUBLISHED.read_text().splitlines()
+    assert [json.dumps(asdict(result)) for result in results.values()] == lines
+
+
 def test_a_torn_last_line_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.jsonl"
     assert read_results(file) == {}
     for key in "ab":
-        append_result(file, {"key": key, "figure": 1.5})
+        append_result(file, result(key))
     whole = file.read_bytes()
     for cut in (1, 5, len(whole) // 2 - 1):
         file.write_bytes(whole[:-cut])
-        assert read_results(file) == {"a": {"key": "a", "figure": 1.5}}
+        assert read_results(file) == {"a": result("a")}
         assert "its last line was cut off" in capsys.readouterr().err
-        append_result(file, {"key": "b", "figure": 1.5})
+        append_result(file, result("b"))
         assert file.read_bytes() == whole
     file.write_bytes(b"{torn" + whole[1:])
     with pytest.raises(BenchmarkError, match=r"line 1 of .*results.jsonl is not a cell's result"):
@@ -248,13 +271,15 @@ def test_two_benchmarks_do_not_share_a_folder(tmp_path: Path) -> None:
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-def recording(label: str, task: str, *inputs: Stage) -> Stage:
+def recording(title: str, task: str, *inputs: Command) -> Command:
     part = {"tasks": [task], "episodes_per_task": 1, "size": 32, "max_steps": 10, "success_only": False}
     spec = {"repo_id": "test/x", "fps": 80, "with_actions": True, "with_state": True, "parts": [part]}
-    return Stage("record", label, "record", (json.dumps(spec), "{out}"), inputs)
+    return Command("record", title, "record", (json.dumps(spec), "{out}"), inputs)
 
 
-def test_a_failed_stage_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_command_stops_only_what_needs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad, good = recording("bad", "no-such-task"), recording("good", "reach-v3")
     dependent = recording("dependent", "reach-v3", bad)
     # What a killed run leaves: a folder without done.json. The recorder would refuse to write over it.
@@ -262,7 +287,7 @@ def test_a_failed_stage_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.
     half.mkdir(parents=True)
     (half / "half.parquet").write_text("PAR1")
 
-    runner = StageRunner(tmp_path, workers=1, threads=1)
+    runner = CommandRunner(tmp_path, workers=1, threads=1)
     runner.run([good, bad, dependent], lambda: None)  # ends with nothing left that could run
     assert is_done(tmp_path, good)
     assert not half.joinpath("half.parquet").exists()
@@ -272,6 +297,27 @@ def test_a_failed_stage_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert f"{good.name}: not finished last time; it starts over" in said
     assert f"{bad.name} failed; stages/" in said
+
+
+def test_failed_cells_are_said_and_counted_as_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(runner: CommandRunner, commands: Sequence[Command], finished: object) -> None:
+        for command in commands:
+            (tmp_path / command.directory).mkdir(parents=True)
+            (tmp_path / command.directory / "log.txt").write_text("no room on the disk\n")
+            runner.failed[command.name] = command
+
+    monkeypatch.setattr(CommandRunner, "run", fail)
+    assert main([f"--config_path={SMOKE}", f"--output_dir={tmp_path}"]) == 1
+    said, complaints = capsys.readouterr()
+    assert said == "no cell has finished\n"
+    assert complaints.count(": failed\n") == 4
+    assert "    no room on the disk\n" in complaints
+    assert complaints.endswith(
+        f"error: some cells failed; mend what they say and give the same command again "
+        f"(what is done in {tmp_path} is kept).\n"
+    )
 
 
 FILES = ("table.md", "results.jsonl", "machine.json", "config.json", "plot.png")
@@ -285,10 +331,10 @@ def benchmark(output_dir: Path, workers: int) -> subprocess.Popen[str]:
     )
 
 
-def figures(output_dir: Path) -> dict[str, dict]:
-    """What was measured, without how long it took."""
-    records = read_results(output_dir / "results.jsonl")
-    return {key: {k: v for k, v in record.items() if k != "seconds"} for key, record in records.items()}
+def measured(output_dir: Path) -> dict[str, CellResult]:
+    """The results without the durations."""
+    results = read_results(output_dir / "results.jsonl")
+    return {key: replace(result, seconds={}) for key, result in results.items()}
 
 
 def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: Path) -> None:
@@ -308,7 +354,7 @@ def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: 
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
-    first.communicate()  # returns when no stage holds the pipe any more
+    first.communicate()  # returns when no command holds the pipe any more
     done = {file: file.stat().st_mtime_ns for file in broken.glob("stages/*/done.json")}
     assert done
     assert not (broken / "table.md").exists()
@@ -318,7 +364,7 @@ def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: 
     assert second.returncode == 0, errors
     assert "not finished last time; it starts over" in errors
     assert {file: file.stat().st_mtime_ns for file in done} == done
-    assert figures(broken) == figures(straight)
+    assert measured(broken) == measured(straight)
     assert (broken / "table.md").read_text() == (straight / "table.md").read_text()
 
     # With every cell on record, nothing runs and nothing but the record is needed.
@@ -332,12 +378,9 @@ def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: 
 
 def test_rows_are_in_the_order_of_the_configuration() -> None:
     cfg = configuration()
-    plans = plan_cells(cfg)
-    curve = {"steps": [2, 4], "errors": [0.2, 0.1]}
-    records = {
-        plan.key: {"successes": [True, False], "imitation_error": curve} for plan in reversed(plans[1:])
-    }
-    rows = rows_of(cfg, plans, records)
+    runs = cell_runs(cfg)
+    results = {run.key: result(run.key, run.cell.arm, run.cell.seed) for run in reversed(runs[1:])}
+    rows = rows_of(cfg, runs, results)
     assert [(row.arm, list(row.successes)) for row in rows] == [
         ("none", [1]),
         ("inverse_dynamics+readout", [0, 1]),

@@ -10,8 +10,8 @@ import yaml
 from helpers.datasets_on_the_spot import make_dataset
 from helpers.training import TINY_LAWM, lerobot_train
 
-from lawm_lerobot.benchmark.plan import BenchmarkConfig
-from lawm_lerobot.benchmark.stages import plan_cells
+from lawm_lerobot.benchmark.cells import cell_runs
+from lawm_lerobot.benchmark.configuration import BenchmarkConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -41,10 +41,10 @@ def test_benchmark_presets_can_be_planned(preset: str) -> None:
     file = CONFIGS / "benchmark" / f"{preset}.yaml"
     cfg = draccus.parse(BenchmarkConfig, args=[f"--config_path={file}"])
     cfg.check()
-    plans = plan_cells(cfg)
-    assert {plan.cell.arm for plan in plans} == set(cfg.arms)
-    assert len({plan.key for plan in plans}) > len(cfg.seeds)
-    assert all(stage.seconds < 8 * 60 for plan in plans for stage in plan.stages() if preset != "cpu")
+    runs = cell_runs(cfg)
+    assert {run.cell.arm for run in runs} == set(cfg.arms)
+    assert len({run.key for run in runs}) > len(cfg.seeds)
+    assert all(command.seconds < 8 * 60 for run in runs for command in run.commands() if preset != "cpu")
 
 
 def test_no_training_file_is_untested() -> None:

@@ -26,7 +26,12 @@ from lerobot.scripts.lerobot_eval import eval_policy, rollout
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
 from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, require_metaworld
 from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
-from lawm_lerobot.envs.recording import Episode, record_expert_episodes, write_dataset
+from lawm_lerobot.envs.recording import (
+    ExpertRecording,
+    RecordedEpisode,
+    record_expert_episodes,
+    write_dataset,
+)
 
 # Said by the scripted experts, whose raw actions are larger than 1. The environment ignores it; pytest listens again.
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
@@ -104,9 +109,8 @@ def test_a_seed_gives_the_same_frames_whatever_came_before(task):
         env.step(env.expert_action())
     again = frames(env)
     env.close()
-    after_close = frames(
-        env
-    )  # lerobot-train closes its environments between two evaluations and uses them again
+    # lerobot-train closes its environments between two evaluations and uses them again.
+    after_close = frames(env)
     env.close()
     np.testing.assert_array_equal(fresh, again)
     np.testing.assert_array_equal(fresh, after_close)
@@ -368,7 +372,7 @@ def test_a_shifted_camera_still_looks_at_the_table(plain):
     assert (shifted.pictures != sawyer.pictures).any(axis=-1).mean() > 0.2
 
     def views(degrees: float) -> tuple[np.ndarray, np.ndarray]:
-        """Where the middle of the table is as the cameras see it, (4, 3), and the cameras' bearing from it, (4,)."""
+        """The table's middle in the cameras' coordinates, (4, 3), and the cameras' bearing from it, (4,)."""
         env = LawmMetaworldEnv(task, size=SIZE, camera_shift=degrees)
         env.reset(seed=0)
         data, middle = env._env.data, np.array([0.0, 0.6, 0.0])
@@ -385,8 +389,8 @@ def test_a_shifted_camera_still_looks_at_the_table(plain):
 # ---- recording --------------------------------------------------------------------------------------------------
 
 
-def _record(**kwargs) -> list[Episode]:
-    return list(record_expert_episodes(["reach-v3"], 1, size=SIZE, **kwargs))
+def _record(**settings) -> list[RecordedEpisode]:
+    return list(record_expert_episodes(ExpertRecording(["reach-v3"], 1, size=SIZE, **settings)))
 
 
 def test_recording_is_deterministic():
@@ -397,11 +401,11 @@ def test_recording_is_deterministic():
     assert (first.images["corner2"][0] != other.images["corner2"][0]).any()  # the goal is elsewhere
 
 
-def test_noise_moves_the_arm_and_the_label_is_the_choice():
+def test_noise_moves_the_arm_and_the_choice_is_recorded():
     clean = _record(noise=0.5)[0]
     noisy = _record(noise=0.5, record_executed=True)[0]
     np.testing.assert_array_equal(clean.state, noisy.state)  # the arm does the same,
-    assert np.abs(clean.action - noisy.action)[:, :3].mean() > 0.1  # only the label differs,
+    assert np.abs(clean.action - noisy.action)[:, :3].mean() > 0.1  # only the recorded action differs,
     np.testing.assert_array_equal(clean.action[:, 3], noisy.action[:, 3])  # and never the gripper's
     assert max(np.abs(clean.action).max(), np.abs(noisy.action).max()) <= 1.0
 

@@ -1,7 +1,4 @@
-"""What a benchmark compares: the YAML file, the arms it can name, and the cells it spans.
-
-A cell is one arm, corpus regime, task, number of demonstrations and seed.
-"""
+"""The configuration of a benchmark: the YAML file of ``lawm-benchmark``, and the arms and regimes it can name."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +14,10 @@ from lawm_lerobot.envs.configuration_metaworld import (
 )
 from lawm_lerobot.method.latent_action import POLICY, SOURCES
 
-SCRATCH = "none"  # the arm that all others are measured against
+SCRATCH = "none"  # the arm that the curves of all others are measured against
 SUPERVISED = "supervised"
-INVERSE_MODEL = "inverse_model"
-READOUT = "readout"
 TRUE_ACTIONS = "true_actions"
+DECODED_ACTIONS = "decoded_actions"
 
 
 class BenchmarkError(ValueError):
@@ -30,68 +26,59 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True)
 class Arm:
-    """What a policy gets beside the demonstrations.
+    """The use that a policy makes of the corpus, besides the demonstrations that every arm has.
 
-    Attributes:
-        pretraining: where finetuning starts: None from scratch, `SUPERVISED`, or a source of latent actions.
-        readout: the demonstrations' actions shape the latents during pretraining.
-        corpus_actions: who gives the corpus actions, so that finetuning uses it besides the demonstrations: None
-            leaves it out; `READOUT`, `INVERSE_MODEL` or `TRUE_ACTIONS`.
-        prolonged: finetuning goes on for as long as pretraining would have taken.
+    Args:
+        pretraining: The weights that finetuning starts from: None for random ones, `SUPERVISED` for those trained on
+            the corpus with its true actions, or the source of the latent actions in LAWM pretraining.
+        readout: A read-out to the demonstrations' actions shapes the latents during pretraining.
+        corpus_actions: The actions with which the corpus joins the demonstrations in finetuning: `TRUE_ACTIONS`, or
+            `DECODED_ACTIONS`, read from the pretrained latents or, without pretraining, given by an inverse model
+            that was trained on the demonstrations alone. None leaves the corpus out.
+        prolonged: Finetuning goes on for as long as pretraining would have taken.
     """
 
-    meaning: str
     pretraining: str | None = None
     readout: bool = False
     corpus_actions: str | None = None
     prolonged: bool = False
 
+    @property
+    def pretraining_name(self) -> str | None:
+        return f"{self.pretraining}+readout" if self.readout else self.pretraining
+
 
 def _known_arms() -> dict[str, Arm]:
     arms = {
-        SCRATCH: Arm("from scratch on the demonstrations"),
-        "none_equal_compute": Arm(
-            "from scratch, finetuned for as long as pretraining would have taken", prolonged=True
-        ),
-        SUPERVISED: Arm("pretrained on the corpus with its true actions", pretraining=SUPERVISED),
-        "supervised_all": Arm(
-            "from scratch on the demonstrations and the corpus with its true actions",
-            corpus_actions=TRUE_ACTIONS,
-        ),
-        "inverse_model_decoded": Arm(
-            "from scratch on the demonstrations and the corpus with actions from an inverse model that was "
-            "trained on the demonstrations alone",
-            corpus_actions=INVERSE_MODEL,
-        ),
+        SCRATCH: Arm(),
+        "none_equal_compute": Arm(prolonged=True),
+        SUPERVISED: Arm(pretraining=SUPERVISED),
+        "supervised_all": Arm(corpus_actions=TRUE_ACTIONS),
+        "inverse_model_decoded": Arm(corpus_actions=DECODED_ACTIONS),
     }
     for source in SOURCES:
         for readout, decoded in product((False, True), repeat=2):
             if decoded and source == POLICY:
                 continue  # There is no inverse dynamics to read latents from video.
-            meaning = f"LAWM pretraining, latents of source={source}"
-            meaning += ", shaped by a read-out to the demonstrations' actions" if readout else ""
-            meaning += (
-                "; finetuned on the demonstrations and the corpus with decoded actions" if decoded else ""
-            )
-            name = source + ("+readout" if readout else "") + ("+decoded" if decoded else "")
-            arms[name] = Arm(
-                meaning, pretraining=source, readout=readout, corpus_actions=READOUT if decoded else None
-            )
+            arm = Arm(source, readout, DECODED_ACTIONS if decoded else None)
+            arms[f"{arm.pretraining_name}{'+decoded' if decoded else ''}"] = arm
     return arms
 
 
 ARMS = _known_arms()
-
-REGIMES = {
-    "same_task": "the corpus shows the evaluated task",
-    "other_tasks": "the corpus shows corpus.tasks and the other evaluated tasks, without the evaluated one",
-    "held_out_task": "the corpus shows corpus.tasks without any of the evaluated ones",
-}
+REGIMES = ("same_task", "other_tasks", "held_out_task")
 
 
 @dataclass
 class Variant:
-    """An arm with flags of its own, under a name of its own."""
+    """An arm with flags of its own, under a name of its own.
+
+    Args:
+        arm: The name of the arm, one of `ARMS`.
+        pretraining: Further flags of its pretraining.
+        labelling: Further flags of its `lawm-label-actions`.
+        finetuning: Further flags of its finetuning.
+    """
 
     arm: str
     pretraining: list[str] = field(default_factory=list)
@@ -105,10 +92,10 @@ class PolicyFlags:
 
     Args:
         type: A ``lawm_*`` policy type.
-        flags: Of both stages; what a finetuning checkpoint remembers.
-        pretraining: Of pretraining only.
-        finetuning: Of finetuning only, from scratch too.
-        labelling: Of `lawm-label-actions`.
+        flags: Flags of both stages; a finetuning checkpoint remembers their values.
+        pretraining: Flags of pretraining only.
+        finetuning: Flags of finetuning only, also of finetuning from scratch.
+        labelling: Flags of `lawm-label-actions`.
     """
 
     type: str = "lawm_act"
@@ -119,15 +106,17 @@ class PolicyFlags:
 
 
 @dataclass
-class CorpusConfig:
+class RecordedCorpusConfig:
     """The unlabelled videos: scripted experts, recorded without actions.
 
     Args:
-        episodes: In all, split evenly over the tasks of the corpus.
-        tasks: For the regimes that show other tasks.
-        noise: On the expert's executed motion, as in examples/make_metaworld_dataset.py.
+        episodes: Number of episodes in all, split evenly over the tasks of the corpus.
+        tasks: Meta-World tasks for the regimes that show other tasks than the evaluated one.
+        noise: Standard deviation of the noise on the expert's motion, as in examples/make_metaworld_dataset.py.
         with_state: Also record the arm's state.
-        camera_shift, distractors, body: How the corpus looks different from the demonstrations and the evaluation.
+        camera_shift: Angle in degrees by which the corpus's camera is turned around the workspace.
+        distractors: Number of things without a part in the task on the corpus's table.
+        body: The look of the arm in the corpus.
     """
 
     episodes: int = 100
@@ -141,7 +130,15 @@ class CorpusConfig:
 
 @dataclass
 class EvaluationConfig:
-    """`lerobot-eval`, and the error on demonstrations that nothing was trained on."""
+    """`lerobot-eval`, and the error on demonstrations that nothing was trained on.
+
+    Args:
+        episodes: Number of evaluation episodes of every policy.
+        batch_size: Number of evaluation episodes that run side by side.
+        episode_length: Number of steps after which an evaluation episode has failed.
+        held_out_demonstrations: Number of demonstrations that the imitation error is measured on.
+        curve_points: Number of checkpoints of a finetuning at which the imitation error is measured.
+    """
 
     episodes: int = 50
     batch_size: int = 10
@@ -152,7 +149,15 @@ class EvaluationConfig:
 
 @dataclass
 class Costs:
-    """Seconds on the machine at hand, for the estimate of ``--dry_run`` only."""
+    """Seconds on the machine at hand, for the estimate of ``--dry_run`` only.
+
+    Args:
+        pretraining_step: Duration of a pretraining step.
+        finetuning_step: Duration of a finetuning step.
+        recorded_episode: Duration of recording an episode.
+        evaluated_episode: Duration of an evaluation episode.
+        labelling: Duration of a `lawm-label-actions`.
+    """
 
     pretraining_step: float = 0.3
     finetuning_step: float = 0.17
@@ -166,17 +171,29 @@ class BenchmarkConfig:
     """Flags and YAML keys of ``lawm-benchmark``.
 
     Args:
-        output_dir: Everything the benchmark writes. The same command goes on where it was stopped.
+        output_dir: Folder of everything the benchmark writes. The same command goes on where it was stopped.
         arms: Names of `ARMS` or of ``variants``.
-        compare_with: Arms that every other one is compared with.
         tasks: Meta-World tasks that are demonstrated and evaluated.
-        regimes: Of `REGIMES`.
-        demonstrations: Labelled episodes; each number is a cell of its own, a prefix of the larger ones.
-        seeds: Each draws demonstrations, evaluation episodes, initial weights and batches.
+        demonstrations: Numbers of labelled episodes; each number is a cell of its own, and its episodes are the first
+            of every larger number's.
+        seeds: Each seed draws demonstrations, evaluation episodes, initial weights and batches.
+        regimes: Names of `REGIMES`: relations between the tasks of the corpus and the evaluated task.
+        compare_with: Arms that every other one is compared with.
+        variants: Arms with flags of their own, by name.
+        policy: Flags of the policy.
+        corpus: The unlabelled videos.
+        evaluation: The measurements of every finetuned policy.
+        costs: Durations for the estimate of ``dry_run``.
+        size: Height and width of the images in pixels.
+        camera: Cameras of Meta-World, comma-separated.
+        pretraining_steps: Number of training steps of LAWM pretraining.
+        finetuning_steps: Number of training steps of finetuning.
         cost_ratio: Duration of a pretraining step over that of a finetuning step, for the arms with equal compute.
+        batch_size: Batch size of every `lerobot-train`.
         training: Further flags of every `lerobot-train`.
-        workers: Stages that run at the same time.
-        threads: Of each stage. Figures are only the same again with the same number.
+        device: PyTorch device of every command.
+        workers: Number of commands that run at the same time.
+        threads: Number of threads of each command. Only the same number gives the same results again.
         dry_run: Print what would run, and how long it may take.
     """
 
@@ -189,7 +206,7 @@ class BenchmarkConfig:
     compare_with: list[str] = field(default_factory=lambda: [SCRATCH])
     variants: dict[str, Variant] = field(default_factory=dict)
     policy: PolicyFlags = field(default_factory=PolicyFlags)
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    corpus: RecordedCorpusConfig = field(default_factory=RecordedCorpusConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     costs: Costs = field(default_factory=Costs)
     size: int = 64
@@ -210,10 +227,27 @@ class BenchmarkConfig:
         Raises:
             BenchmarkError: In one sentence that lists what is known, or names the flag to change.
         """
-        names = [*ARMS, *self.variants]
+        self._check_names()
+        try:
+            check_size(self.size, flag="--size")
+            cameras = parse_cameras(self.camera, flag="--camera")
+            check_variation(
+                self.corpus.camera_shift, self.corpus.distractors, self.corpus.body, cameras, "--corpus."
+            )
+        except ValueError as error:
+            raise BenchmarkError(str(error)) from error
+        self._check_values()
+        for regime, task in product(self.regimes, self.tasks):
+            if not self.corpus_tasks(regime, task):
+                raise BenchmarkError(
+                    f"the corpus of regime {regime} for {task} would show no task: add some to --corpus.tasks."
+                )
+
+    def _check_names(self) -> None:
+        known = [*ARMS, *self.variants]
         for name in [*self.arms, *self.compare_with, *(v.arm for v in self.variants.values())]:
-            if name not in names:
-                raise BenchmarkError(f"unknown arm {name!r}: set --arms to some of {', '.join(names)}.")
+            if name not in known:
+                raise BenchmarkError(f"unknown arm {name!r}: set --arms to some of {', '.join(known)}.")
         for name in self.compare_with:
             if name not in self.arms:
                 raise BenchmarkError(
@@ -230,23 +264,12 @@ class BenchmarkConfig:
                     raise BenchmarkError(
                         f"unknown Meta-World task {task!r}: set --{flag} to some of {', '.join(task_names())}."
                     )
-        try:
-            check_size(self.size, flag="--size")
-            cameras = parse_cameras(self.camera, flag="--camera")
-            check_variation(
-                self.corpus.camera_shift, self.corpus.distractors, self.corpus.body, cameras, "--corpus."
-            )
-        except ValueError as error:
-            raise BenchmarkError(str(error)) from error
-        for flag, numbers in (
-            ("arms", self.arms),
-            ("tasks", self.tasks),
-            ("demonstrations", self.demonstrations),
-            ("seeds", self.seeds),
-            ("regimes", self.regimes),
-        ):
-            if not numbers or len(set(numbers)) < len(numbers):
-                raise BenchmarkError(f"{flag} is {numbers}, expected different values: change --{flag}.")
+
+    def _check_values(self) -> None:
+        for flag in ("arms", "tasks", "demonstrations", "seeds", "regimes"):
+            values = getattr(self, flag)
+            if not values or len(set(values)) < len(values):
+                raise BenchmarkError(f"{flag} is {values}, expected different values: change --{flag}.")
         at_least_one = {
             "demonstrations": min(self.demonstrations),
             "pretraining_steps": self.pretraining_steps,
@@ -260,17 +283,12 @@ class BenchmarkConfig:
             "evaluation.held_out_demonstrations": self.evaluation.held_out_demonstrations,
             "evaluation.curve_points": self.evaluation.curve_points,
         }
-        for name, value in at_least_one.items():
+        for flag, value in at_least_one.items():
             if value < 1:
-                raise BenchmarkError(f"{name} is {value}, expected at least 1: change --{name}.")
+                raise BenchmarkError(f"{flag} is {value}, expected at least 1: change --{flag}.")
         if not all(0 <= seed < 100 for seed in self.seeds):
-            # So that no two recordings share an episode, see stages.py.
+            # So that no two recordings share an episode, see the seeds in cells.py.
             raise BenchmarkError(f"seeds is {self.seeds}, expected numbers from 0 to 99: change --seeds.")
-        for regime, task in product(self.regimes, self.tasks):
-            if not self.corpus_tasks(regime, task):
-                raise BenchmarkError(
-                    f"the corpus of regime {regime} for {task} would show no task: add some to --corpus.tasks."
-                )
 
     def corpus_tasks(self, regime: str, task: str) -> list[str]:
         """The tasks that the corpus of a regime shows."""
@@ -291,36 +309,3 @@ class BenchmarkConfig:
     def variant(self, name: str) -> Variant:
         """The arm of that name with its own flags, of which a plain arm has none."""
         return self.variants.get(name) or Variant(name)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where arms are compared with one another."""
-
-    regime: str
-    task: str
-    demonstrations: int
-
-    def __str__(self) -> str:
-        return f"{self.task}, {self.demonstrations} demonstrations, {self.regime}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One trained and evaluated policy."""
-
-    setting: Setting
-    arm: str
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.arm}, {self.setting}, seed {self.seed}"
-
-
-def settings_of(cfg: BenchmarkConfig) -> list[Setting]:
-    return [Setting(*values) for values in product(cfg.regimes, cfg.tasks, cfg.demonstrations)]
-
-
-def cells_of(cfg: BenchmarkConfig) -> list[Cell]:
-    """All cells; seed by seed, so that an interrupted benchmark has compared all arms."""
-    return [Cell(setting, arm, seed) for seed, setting, arm in product(cfg.seeds, settings_of(cfg), cfg.arms)]
