@@ -33,7 +33,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.policy import LawmPolicy, PretrainingCheckpointError
+from lawm_lerobot.policies.common.loading import PretrainingCheckpointError
+from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.scripts import lawm_export
 
 SOURCES = ("inverse_dynamics", "policy", "both")
