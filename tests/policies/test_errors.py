@@ -1,4 +1,4 @@
-"""What a user reads after a mistake: what was found, what was expected, and the flag to change."""
+"""The sentence that a user reads after a mistake: what was found, what was expected, and the flag to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every registered ``lawm_*`` type does, on tiny networks through LeRobot's own commands.
+"""Tests of what every registered ``lawm_*`` type does, on tiny networks through LeRobot's own commands.
 
 Each type goes one way: LeRobot trains the plain policy, LAWM pretraining begins from it on video without state and
 action, is interrupted and resumed; finetuning is for another robot; the export runs as the plain type again.

@@ -65,7 +65,7 @@ else:
 
 @dataclass
 class LawmConfig(_Mixin):
-    """Mixed into a LeRobot policy config: ``class LawmActConfig(LawmConfig, ACTConfig)``.
+    """The fields of LAWM pretraining, for a LeRobot policy config: ``class LawmActConfig(LawmConfig, ACTConfig)``.
 
     In the ``pretrain`` stage the wrapped policy outputs a chunk of H latent actions instead of robot
     actions, and a world model, dropped afterwards, learns to predict the coming frames from them. In the
@@ -111,10 +111,10 @@ class LawmConfig(_Mixin):
         default_factory=dict, metadata={"custom_args": {"action": ChosenFeatures}}
     )
 
-    #: The LeRobot config that is wrapped.
+    # The LeRobot config that is wrapped.
     plain_class: ClassVar[type[PreTrainedConfig]]
-    #: The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
-    #: none, then gives it one of width 0.
+    # The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
+    # none, then gives it one of width 0.
     needs_state: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -236,7 +236,10 @@ class LawmConfig(_Mixin):
         return replace(preset, lr=self.pretraining_lr) if self.pretraining else preset
 
     def set_dataset_feature_metadata(self, features: dict[str, dict]) -> None:
-        """LeRobot's hook between reading the dataset's features and building the policy (`make_policy`).
+        """Take the features of a dataset; LeRobot's `make_policy` calls this before it builds the policy.
+
+        Args:
+            features: The features of the dataset, as its metadata has them.
 
         Raises:
             ValueError: If the dataset has no camera, or, in finetuning, no action.
@@ -259,7 +262,7 @@ class LawmConfig(_Mixin):
 def _transferred_features(
     config: LawmConfig, saved: Mapping[str, Any], features: dict[str, dict]
 ) -> dict[str, PolicyFeature]:
-    """The dataset's observations, unless the user chose some on the command line or in Python.
+    """Choose the dataset's observations, unless the user chose some on the command line or in Python.
 
     The cameras and the state of the pretraining dataset mean nothing to this robot.
     """

@@ -60,7 +60,7 @@ class FlowVLAPolicy(LawmPolicy):
         return (noise - velocity[0])[..., : self.config.latent_action.dim]  # (B,H,Z)
 
     def wrapped_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict]:
-        """The VLA's own loss, over what is not padded: LeRobot's pi0 and pi0.5 count padded steps too."""
+        """Compute the VLA's own loss over what is not padded: LeRobot's pi0 and pi0.5 count padded steps too."""
         actions = self.prepare_action(batch)  # (B,H,P)
         noise = self.model.sample_noise(actions.shape, actions.device)
         time = self.model.sample_time(len(actions), actions.device)
