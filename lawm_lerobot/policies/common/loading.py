@@ -226,10 +226,10 @@ def start_from(
     return report
 
 
-def fresh_modules(policy: nn.Module, report: TransferReport) -> set[str]:
+def fresh_modules(policy: nn.Module, report: TransferReport) -> frozenset[str]:
     """Names of the modules with a parameter that a transfer did not keep as it was."""
     kept = {tensor.name for tensor in report.tensors if tensor.status == KEPT}
-    return {name.rpartition(".")[0] for name, _ in policy.named_parameters() if name not in kept}
+    return frozenset(name.rpartition(".")[0] for name, _ in policy.named_parameters() if name not in kept)
 
 
 def _with_tied_names(policy: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

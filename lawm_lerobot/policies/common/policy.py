@@ -16,13 +16,11 @@ sees x_0 and its history, never a future frame. In finetuning the batch is the w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
+from lerobot.configs import FeatureType, NormalizationMode
 from lerobot.utils.constants import (
     ACTION,
     OBS_IMAGES,
@@ -33,33 +31,24 @@ from lerobot.utils.constants import (
 )
 from torch import Tensor, nn
 
-from lawm_lerobot.checkpoints.reading import load_weights, read_weights
-from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
-from lawm_lerobot.files import read_json, write_json
-from lawm_lerobot.hub.errors import hub_errors
+from lawm_lerobot.checkpoints.reading import read_weights
 from lawm_lerobot.labels.demonstrations import TrainingLabels
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS, POLICY
 from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, LabelBatch
-from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, FINETUNE, LawmConfig
+from lawm_lerobot.policies.common.checkpointed import CheckpointedPolicy
+from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 from lawm_lerobot.policies.common.finite_actions import require_finite
 from lawm_lerobot.policies.common.large_frames import warn_of_large_frames
 from lawm_lerobot.policies.common.loading import (
-    HUB_OPTIONS,
     PretrainingCheckpointError,
-    Source,
     backbone_errors,
-    decide,
     drop_backbone_weights,
-    fresh_modules,
-    load_strictly,
-    start_from,
 )
 from lawm_lerobot.policies.common.optimizer import fused, pretraining_groups
 
 logger = logging.getLogger(__name__)
 
-TRANSFER_REPORT = "transfer_report.json"
 IS_PAD = "_is_pad"
 
 # Below these, latents carry (nearly) nothing. They are far under what any healthy run shows: unit variance,
@@ -74,19 +63,16 @@ IGNORED_AFTER = 40
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
-    from lerobot.policies.pretrained import PreTrainedPolicy as _Mixin
-else:
-    _Mixin = object
 
 
-class LawmPolicy(_Mixin):
-    """Stages, pretraining loss, weight transfer and refusals for a wrapped LeRobot policy.
+class LawmPolicy(CheckpointedPolicy):
+    """Stages, pretraining loss and refusals for a wrapped LeRobot policy.
 
     A subclass names its ``config_class`` and ``name`` and implements `predict_latents`, `latent_head` and
     `transfer_rules`.
 
-    It has more methods than a class should have, because LeRobot asks the policy itself for each of them; what they do
-    is in the modules beside this one.
+    It has more methods than a class should have, because LeRobot or the wrapper of a policy asks the policy itself for
+    each of them; most of what they do is in the modules beside this one.
     """
 
     config: LawmConfig
@@ -127,8 +113,6 @@ class LawmPolicy(_Mixin):
                 config.wrapped_config(), dataset_stats=dataset_stats, dataset_meta=dataset_meta, **kwargs
             )
         self.config = config
-        self.transfer_report: dict[str, Any] | None = None
-        self._fresh_modules: set[str] = set()
         if not config.pretraining:
             return
 
@@ -176,7 +160,7 @@ class LawmPolicy(_Mixin):
         self.latent_head.register_hook(self._note_policy_gradient)
         if base is not None:
             weights = read_weights(str(config.base_path), config.base_revision, "--policy.base_path")
-            self._take_over(self.base_names(weights), base, str(config.base_path))
+            self.take_over(self.base_names(weights), base, str(config.base_path))
 
     # --- what a policy's own wrapper adds -------------------------------------------------------------
 
@@ -203,20 +187,6 @@ class LawmPolicy(_Mixin):
         """A weight of the policy's output layer, whose gradient norm is logged."""
         raise NotImplementedError
 
-    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
-        """List the rules for what does not carry over unchanged from a checkpoint of another stage.
-
-        Args:
-            source: The config that the checkpoint's network was built from: in pretraining a
-                `LawmConfig.wrapped_config`, of a base the plain config. This policy's is
-                ``self.config.wrapped_config()``.
-        """
-        raise NotImplementedError
-
-    def base_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename a plain checkpoint's tensors to the names of today, as the wrapped type's own loader does."""
-        return weights
-
     def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Complete a batch before the wrapped policy gets it: without a state, by one of width 0.
 
@@ -226,6 +196,12 @@ class LawmPolicy(_Mixin):
             return batch
         image = batch[self.cameras[0]]  # (B,[n],C,h,w)
         return {**batch, OBS_STATE: image.new_zeros(*image.shape[:-3], 0)}  # (B,[n],0)
+
+    def take_statistics(self, stats: dict[str, dict[str, Any]]) -> None:
+        # LeRobot's preprocessor takes this dataset's statistics too, no longer those of the checkpoint.
+        mean, scale = _pixel_affine(self.config, self.camera, stats)
+        self.pretraining.get_buffer("pixel_mean").copy_(mean)
+        self.pretraining.get_buffer("pixel_scale").copy_(scale)
 
     # --- batch ----------------------------------------------------------------------------------------
 
@@ -425,12 +401,7 @@ class LawmPolicy(_Mixin):
             raise PretrainingCheckpointError(str(self.config.pretrained_path or "<checkpoint>"))
         return self.prepare_batch(batch)
 
-    # --- checkpoints ----------------------------------------------------------------------------------
-
-    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        super()._save_pretrained(save_directory, state_dict=state_dict)
-        if self.transfer_report is not None:
-            write_json(save_directory / TRANSFER_REPORT, self.transfer_report, indent=2)
+    # --- publishing ----------------------------------------------------------------------------------
 
     def push_model_to_hub(
         self,
@@ -445,89 +416,6 @@ class LawmPolicy(_Mixin):
 
         health = self._health if self.config.pretraining else None
         push_policy(self, cfg, peft_model, state_dict, dataset_meta, health)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_name_or_path: str | Path,
-        *,
-        config: PreTrainedConfig | None = None,
-        allow_pretraining: bool = False,
-        revision: str | None = None,
-        strict: bool = True,
-        **kwargs: Any,
-    ) -> Self:
-        """Load a policy as LeRobot's `from_pretrained` does, aware of the two stages.
-
-        The wrapped policy's own is not used: pi0's returns a policy with random weights where a file does not fit.
-
-        Args:
-            pretrained_name_or_path: The directory or the Hub id of the checkpoint.
-            config: A config of the stage that is wanted: one of ``finetune`` on a pretraining checkpoint
-                transfers its weights. It is changed in place, see `decide`.
-            allow_pretraining: Load a pretraining checkpoint although no dataset says that this is for
-                training; for looking into it, never for control.
-            revision: The revision of the Hub repository.
-            strict: Taken because LeRobot's `from_pretrained` has it; loading is always strict.
-            kwargs: Further options of LeRobot's `from_pretrained`, and arguments of the constructor.
-
-        Raises:
-            PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
-            ValueError: If the checkpoint is of another type or does not fit; if it is damaged.
-            HubError: If the Hub does not hand it out.
-        """
-        hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
-        source = Source(str(pretrained_name_or_path), revision, hub_options)
-        training = kwargs.get("dataset_meta") is not None
-        loaded = decide(source, cls, config, training=training, allow_pretraining=allow_pretraining)
-        with hub_errors(f"Loading {source.path}", "--policy.path"):
-            policy = cls(loaded.config, load_base=False, **kwargs)
-        if loaded.built_from is None:
-            load_strictly(policy, source.weights_file())
-            policy.transfer_report = read_json(Path(source.path) / TRANSFER_REPORT)
-        else:
-            weights = load_weights(source.weights_file())
-            policy._take_over(weights, loaded.built_from, source.name)
-        policy.to(loaded.config.device)
-        policy.eval()
-        stats = kwargs.get("dataset_stats")
-        if loaded.config.pretraining and stats is not None:
-            # LeRobot's preprocessor takes this dataset's statistics too, no longer those of the checkpoint.
-            mean, scale = _pixel_affine(loaded.config, policy.camera, stats)
-            policy.pretraining.get_buffer("pixel_mean").copy_(mean)
-            policy.pretraining.get_buffer("pixel_scale").copy_(scale)
-        return policy
-
-    def _take_over(self, weights: dict[str, Tensor], built_from: PreTrainedConfig, name: str) -> None:
-        """Start from the weights of another stage's network, and remember the report on every tensor."""
-        rules = [
-            Reinitialise("pretraining.*", "world model and inverse dynamics serve pretraining only"),
-            *self.transfer_rules(built_from),
-        ]
-        report = start_from(self, weights, rules, name)
-        self.transfer_report = report.to_dict()
-        self._fresh_modules = fresh_modules(self, report)
-
-    # --- adapters (--peft) ----------------------------------------------------------------------------
-
-    def _validate_peft_config(self, peft_config: Any) -> None:
-        if self.config.pretraining:
-            raise ValueError(
-                "Adapters (--peft) are for finetuning, because in pretraining the world model and the output layer "
-                f"learn from scratch: leave out --peft, or pass --policy.stage={FINETUNE}."
-            )
-        super()._validate_peft_config(peft_config)
-
-    def _build_peft_config(self, cli_overrides: dict[str, Any]) -> Any:
-        """Build LeRobot's config of adapters, with all that transfer left fresh trained and saved in full.
-
-        An adapter's checkpoint holds the adapters only; loading it repeats the transfer, which draws other random
-        numbers for those modules.
-        """
-        peft_config = super()._build_peft_config(cli_overrides)
-        if self._fresh_modules:
-            peft_config.modules_to_save = sorted(self._fresh_modules.union(peft_config.modules_to_save or []))
-        return peft_config
 
 
 def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
