@@ -26,7 +26,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.policy import PretrainingCheckpointError
+from lawm_lerobot.policies.common.loading import PretrainingCheckpointError
 
 
 @dataclass

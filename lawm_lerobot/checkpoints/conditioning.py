@@ -17,9 +17,16 @@ from lawm_lerobot.checkpoints.transfer import MatchColumns, StartFrom
 
 
 def match_cameras(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
-    """Which of the checkpoint's cameras each camera starts from: its namesake, else the other ones in turn.
+    """Match each camera with one of the checkpoint's to start from: its namesake, else the other ones in turn.
 
     Where the checkpoint has no other one, all of them in turn: several cameras may start from the same.
+
+    Args:
+        source: The checkpoint's cameras.
+        target: The cameras of the new policy.
+
+    Returns:
+        {camera of the new policy: camera of the checkpoint}.
     """
     source, target = list(source), list(target)
     others = [camera for camera in target if camera not in source]
@@ -31,13 +38,16 @@ def match_cameras(source: Iterable[str], target: Iterable[str]) -> dict[str, str
 def condition_blocks(
     config: PreTrainedConfig, first: Mapping[str, int], per_camera: int, last: Mapping[str, int]
 ) -> dict[str, int]:
-    """{name: width} of the parts of a condition, in order.
+    """List the parts of a condition.
 
     Args:
-        config: Of the network; its ``n_obs_steps`` observations end at the present, ``[0]``.
-        first: What comes before the observations.
-        per_camera: Features of one camera.
-        last: What each observation has after its state and cameras.
+        config: The config of the network; its ``n_obs_steps`` observations end at the present, ``[0]``.
+        first: The parts before the observations, {name: width}.
+        per_camera: The number of features of one camera.
+        last: The parts that each observation has after its state and cameras, {name: width}.
+
+    Returns:
+        {name: width}, in order.
     """
     state = config.robot_state_feature
     observation = {
@@ -55,13 +65,13 @@ def match_condition(
     target: PreTrainedConfig,
     blocks: Callable[[PreTrainedConfig], Mapping[str, int]],
 ) -> MatchColumns:
-    """Columns of all features but those of a state keep what they learned.
+    """Keep what the columns of all features but those of a state have learned.
 
     Args:
-        pattern: Of the names of the matrices that take the condition.
-        source: Config of the checkpoint's network.
-        target: Config of the new one.
-        blocks: `condition_blocks` of either.
+        pattern: A pattern of the names of the matrices that take the condition.
+        source: The config of the checkpoint's network.
+        target: The config of the new network.
+        blocks: A function that gives the `condition_blocks` of either.
     """
     cameras = match_cameras(source.image_features, target.image_features)
 
@@ -77,13 +87,13 @@ def match_condition(
 def match_encoders(
     source: PreTrainedConfig, target: PreTrainedConfig, shared: str, separate: str
 ) -> StartFrom:
-    """Image encoders, one for all cameras or one each (``use_separate_rgb_encoder_per_camera``), in either stage.
+    """Match image encoders, one for all cameras or one each (``use_separate_rgb_encoder_per_camera``), in either stage.
 
     Args:
-        source: Config of the checkpoint's network.
-        target: Config of the new one.
-        shared: Name of the only encoder.
-        separate: Name of the list of a camera's own.
+        source: The config of the checkpoint's network.
+        target: The config of the new network.
+        shared: The name of the encoder that all cameras share.
+        separate: The name of the list of encoders, one for each camera.
     """
 
     def prefixes(config: PreTrainedConfig) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's files: first its config, what is this and may it be loaded for that?"""
+"""Reading the files of a checkpoint: its config as plain data, and its weights."""
 
 from __future__ import annotations
 
@@ -15,34 +15,64 @@ from torch import Tensor
 from lawm_lerobot.hub.errors import hub_errors
 
 
+def checkpoint_file(
+    name: str,
+    pretrained_path: str | Path,
+    revision: str | None = None,
+    flag: str = "--policy.path",
+    **hub_options: Any,
+) -> Path:
+    """Find a file of a checkpoint, which is downloaded where the checkpoint is on the Hub.
+
+    Args:
+        name: The name of the file.
+        pretrained_path: A directory or a Hub id.
+        revision: The revision of the Hub repository.
+        flag: The option that gave the path, for the errors.
+        hub_options: The options of `hf_hub_download` (token, cache_dir, ...).
+
+    Raises:
+        FileNotFoundError: If the directory has no such file.
+        HubError: If the Hub does not hand it out.
+    """
+    directory = Path(pretrained_path)
+    if directory.is_dir():
+        if not (directory / name).is_file():
+            raise FileNotFoundError(
+                f"{directory} has no {name}, expected a checkpoint's 'pretrained_model' directory: change {flag}."
+            )
+        return directory / name
+    with hub_errors(f"Loading {pretrained_path}", flag):
+        return Path(hf_hub_download(str(pretrained_path), name, revision=revision, **hub_options))
+
+
 def read_policy_config(
     pretrained_path: str | Path | None,
     revision: str | None = None,
     flag: str = "--policy.path",
-    **hub_kwargs: Any,
+    **hub_options: Any,
 ) -> dict[str, Any] | None:
-    """The ``config.json`` of a policy checkpoint as plain data, from a directory or from the Hub.
+    """Read the ``config.json`` of a policy checkpoint as plain data, from a directory or from the Hub.
 
     The decision to re-initialise weights hangs on what a checkpoint *says on disk*, never on the config in
     memory, which command-line flags have already changed.
 
     Args:
         pretrained_path: A directory, a Hub id, or None.
-        revision: Of the Hub repository.
+        revision: The revision of the Hub repository.
         flag: The option that gave the path, for the errors.
-        hub_kwargs: Passed to `hf_hub_download` (token, cache_dir, ...).
+        hub_options: The options of `hf_hub_download` (token, cache_dir, ...).
 
     Returns:
         The parsed JSON, or None without a ``pretrained_path``.
 
     Raises:
-        FileNotFoundError: If the directory has no ``config.json``.
-        HubError: If the Hub does not hand it out.
+        FileNotFoundError | HubError: As `checkpoint_file`.
         ValueError: If the file is damaged.
     """
     if pretrained_path is None:
         return None
-    file = _checkpoint_file(CONFIG_NAME, pretrained_path, revision, flag, **hub_kwargs)
+    file = checkpoint_file(CONFIG_NAME, pretrained_path, revision, flag, **hub_options)
     try:
         return json.loads(file.read_text())
     except ValueError as error:  # not JSON, or not even text
@@ -52,12 +82,16 @@ def read_policy_config(
 def read_weights(
     pretrained_path: str | Path, revision: str | None = None, flag: str = "--policy.path"
 ) -> dict[str, Tensor]:
-    """The tensors of a policy checkpoint; arguments and errors as `read_policy_config`'s."""
-    return load_weights(_checkpoint_file(SAFETENSORS_SINGLE_FILE, pretrained_path, revision, flag), flag)
+    """Read the tensors of a policy checkpoint; arguments and errors are those of `read_policy_config`."""
+    return load_weights(checkpoint_file(SAFETENSORS_SINGLE_FILE, pretrained_path, revision, flag), flag)
 
 
 def load_weights(file: str | Path, flag: str = "--policy.path") -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
+
+    Args:
+        file: The file.
+        flag: The option that gave the checkpoint, for the errors.
 
     Raises:
         ValueError: If the file is damaged.
@@ -66,20 +100,6 @@ def load_weights(file: str | Path, flag: str = "--policy.path") -> dict[str, Ten
         return load_file(file)
     except SafetensorError as error:
         raise ValueError(_damaged(file, "safetensors", error, flag)) from error
-
-
-def _checkpoint_file(
-    name: str, pretrained_path: str | Path, revision: str | None, flag: str, **hub_kwargs: Any
-) -> Path:
-    directory = Path(pretrained_path)
-    if directory.is_dir():
-        if not (directory / name).is_file():
-            raise FileNotFoundError(
-                f"{directory} has no {name}, expected a checkpoint's 'pretrained_model' directory: change {flag}."
-            )
-        return directory / name
-    with hub_errors(f"Loading {pretrained_path}", flag):
-        return Path(hf_hub_download(str(pretrained_path), name, revision=revision, **hub_kwargs))
 
 
 def _damaged(file: str | Path, kind: str, error: Exception, flag: str) -> str:

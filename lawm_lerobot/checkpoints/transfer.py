@@ -1,4 +1,7 @@
-"""Weights from one stage's checkpoint into another stage's policy, tensor by tensor and loudly.
+"""The transfer of weights from one stage's checkpoint into another stage's policy, tensor by tensor and loudly.
+
+A rule is called with a tensor of the checkpoint, or None where it has none of that name, and the fresh policy's
+tensor. It returns the tensor to use, of the fresh one's shape, or None if the two do not fit.
 
 Every tensor of the target is kept, adapted (by what its parts mean) or re-initialised, for a reason that is
 written down; every tensor of the source that is left behind has a reason too. Anything else is an error.
@@ -16,6 +19,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+#: A tensor, one of the four words below, and the reason.
+type Outcome = tuple[Tensor, str, str]
+
 KEPT = "kept"
 ADAPTED = "adapted"
 REINITIALISED = "reinitialised"
@@ -24,23 +30,35 @@ DROPPED = "dropped"
 
 @dataclass(frozen=True)
 class Reinitialise:
-    """Take the fresh policy's tensor, even where the shapes agree: its meaning has changed."""
+    """Take the fresh policy's tensor, even where the shapes agree: its meaning has changed.
+
+    Args:
+        pattern: A pattern of tensor names.
+        reason: The reason for the report.
+    """
 
     pattern: str
     reason: str
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str]:
+    def __call__(self, source: Tensor | None, target: Tensor) -> Outcome:
+        """(...) or None, (...) -> (...) of the fresh tensor."""
         return target, REINITIALISED, self.reason
 
 
 @dataclass(frozen=True)
 class KeepIfPresent:
-    """Keep the tensor if the pretraining policy has it; without it, start fresh; unneeded, drop it."""
+    """Keep the tensor if the pretraining policy has it; without it, start fresh; unneeded, drop it.
+
+    Args:
+        pattern: A pattern of tensor names.
+        reason: The reason for the report, why only one of the two policies has such tensors.
+    """
 
     pattern: str
     reason: str
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+    def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
+        """(...) or None, (...) -> (...) as it is in the checkpoint."""
         if source is None:
             return target, REINITIALISED, self.reason
         return (source, KEPT, "") if source.shape == target.shape else None
@@ -48,12 +66,18 @@ class KeepIfPresent:
 
 @dataclass(frozen=True)
 class InterpolateRows:
-    """A table ([1,] positions, D) of learned positions, stretched linearly to another number of them."""
+    """Stretch a table of learned positions linearly to another number of them.
+
+    Args:
+        pattern: A pattern of the names of such tables.
+        reason: The reason for the report.
+    """
 
     pattern: str
     reason: str
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+    def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
+        """([1,] source positions, D), ([1,] positions, D) -> ([1,] positions, D)."""
         if source is None or source.ndim != target.ndim or source.shape[-1] != target.shape[-1]:
             return None
         if source.shape == target.shape:
@@ -67,13 +91,20 @@ class InterpolateRows:
 
 @dataclass(frozen=True)
 class MatchRows:
-    """A table (rows, D) whose rows have names: a row goes where the same name stands in the target."""
+    """Match the rows of a table by their names: a row goes where the same name stands in the target.
+
+    Args:
+        pattern: A pattern of the names of such tables.
+        source_rows: The names of the checkpoint's rows, in order.
+        target_rows: The names of the fresh policy's rows, in order.
+    """
 
     pattern: str
     source_rows: Sequence[str]
     target_rows: Sequence[str]
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+    def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
+        """(source rows, D), (rows, D) -> (rows, D)."""
         if source is None or source.shape[0] != len(self.source_rows):
             return None
         if list(self.source_rows) == list(self.target_rows):
@@ -89,12 +120,12 @@ class MatchRows:
 
 @dataclass(frozen=True)
 class MatchColumns:
-    """A matrix (D, columns) whose input columns come in named blocks: a block goes where it means the same.
+    """Match the input columns of a matrix, which come in named blocks: a block goes where it means the same.
 
     Args:
-        pattern: Of the names of such matrices.
-        source_blocks: {name: width}, in order.
-        target_blocks: Likewise.
+        pattern: A pattern of the names of such matrices.
+        source_blocks: The blocks of the checkpoint's matrix in order, {name: width}.
+        target_blocks: The blocks of the fresh policy's matrix in order, {name: width}.
         origins: {target block: source block}; the other blocks start fresh. Blocks that start from one and the
             same share it in equal parts, so that their sum is as large as it was.
     """
@@ -104,7 +135,8 @@ class MatchColumns:
     target_blocks: Mapping[str, int]
     origins: Mapping[str, str]
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+    def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
+        """(D, source columns), (D, columns) -> (D, columns)."""
         if source is None or source.shape != (target.shape[0], sum(self.source_blocks.values())):
             return None
         given = dict(zip(self.source_blocks, source.split(list(self.source_blocks.values()), 1), strict=True))
@@ -124,12 +156,12 @@ class MatchColumns:
 
 @dataclass(frozen=True)
 class StartFrom:
-    """Modules that start from one of another name: an encoder per camera, say, from the only one there was.
+    """Start modules from one of another name: an encoder per camera, say, from the only one there was.
 
     Args:
-        pattern: Of the names of such modules' tensors, in the source and in the target.
+        pattern: A pattern of the names of such modules' tensors, in the source and in the target.
         origins: {prefix in the target: prefix in the source}.
-        reason: Why a module of the source that nothing starts from is left behind.
+        reason: The reason why a module of the source that nothing starts from is left behind.
     """
 
     pattern: str
@@ -137,13 +169,14 @@ class StartFrom:
     reason: str
 
     def origin(self, name: str) -> str:
-        """The tensor of the source that the target's ``name`` starts from."""
+        """Name the tensor of the source that the target's ``name`` starts from."""
         for prefix, origin in self.origins.items():
             if name.startswith(prefix):
                 return origin + name.removeprefix(prefix)
         return name
 
-    def __call__(self, source: Tensor | None, target: Tensor) -> tuple[Tensor, str, str] | None:
+    def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
+        """(...), (...) -> (...) as it is in the checkpoint."""
         return (source, KEPT, "") if source is not None and source.shape == target.shape else None
 
 
@@ -152,7 +185,15 @@ Rule = Reinitialise | KeepIfPresent | InterpolateRows | MatchRows | MatchColumns
 
 @dataclass
 class TensorReport:
-    """What happened to one tensor; shapes are None where the source or the target has no such tensor."""
+    """One tensor's fate in a transfer.
+
+    Args:
+        name: The name of the tensor.
+        status: One of ``kept``, ``adapted``, ``reinitialised`` and ``dropped``.
+        reason: The reason; empty if the tensor was kept.
+        source_shape: The shape in the checkpoint; None if it has no such tensor.
+        target_shape: The shape in the policy; None if it has no such tensor.
+    """
 
     name: str
     status: str
@@ -163,7 +204,12 @@ class TensorReport:
 
 @dataclass
 class TransferReport:
-    """Written beside the weights as ``transfer_report.json``."""
+    """The fate of every tensor, which is written beside the weights as ``transfer_report.json``.
+
+    Args:
+        source: The name of the checkpoint.
+        tensors: The report on each tensor of the policy and of the checkpoint.
+    """
 
     source: str
     tensors: list[TensorReport] = field(default_factory=list)
@@ -176,7 +222,7 @@ class TransferReport:
         return {"source": self.source, "summary": summary, "tensors": [asdict(t) for t in self.tensors]}
 
     def lines(self) -> Iterable[str]:
-        """The report for a log: a summary, then each tensor that was not simply kept, world model in sum."""
+        """Write the report for a log: a summary, then the tensors that were not simply kept, by their reason."""
         yield (
             f"Transfer from {self.source}: {self.count(KEPT)} tensors kept, {self.count(ADAPTED)} adapted, "
             f"{self.count(REINITIALISED)} re-initialised, {self.count(DROPPED)} left behind."
@@ -198,8 +244,8 @@ def transfer_tensors(
     Args:
         source: The checkpoint's tensors.
         target: The freshly initialised policy's state, which the result has the names and shapes of.
-        rules: What does not carry over unchanged. The first rule whose pattern fits a name applies.
-        source_name: For the report.
+        rules: The rules for what does not carry over unchanged. The first whose pattern fits a name applies.
+        source_name: The name of the checkpoint, for the report.
 
     Returns:
         The state to load with ``strict=True``, and the report.
@@ -210,20 +256,12 @@ def transfer_tensors(
     state: dict[str, Tensor] = {}
     report = TransferReport(source_name)
     misfits: list[str] = []
-    moved: set[str] = set()
-
-    def rule_for(name: str) -> Rule | None:
-        return next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None)
-
+    placed = set(target)
     for name, fresh in target.items():
-        rule = rule_for(name)
+        rule = _rule_for(name, rules)
         origin = rule.origin(name) if isinstance(rule, StartFrom) else name
         given = source.get(origin)
-        outcome: tuple[Tensor, str, str] | None = None
-        if rule is not None:
-            outcome = rule(given, fresh)
-        elif given is not None and given.shape == fresh.shape:
-            outcome = given, KEPT, ""
+        outcome = _transfer(given, fresh, rule)
         if outcome is None:
             shape = "missing" if given is None else f"of shape {tuple(given.shape)}"
             misfits.append(f"{name} is {shape} in the checkpoint and {tuple(fresh.shape)} in the policy")
@@ -231,17 +269,14 @@ def transfer_tensors(
         tensor, status, reason = outcome
         if origin != name and status == KEPT:
             status, reason = ADAPTED, f"starts from {origin}"
-            moved.add(origin)
+            placed.add(origin)
         state[name] = tensor.to(fresh.dtype)
-        report.tensors.append(
-            TensorReport(
-                name, status, reason, list(given.shape) if given is not None else None, list(fresh.shape)
-            )
-        )
+        source_shape = None if given is None else list(given.shape)
+        report.tensors.append(TensorReport(name, status, reason, source_shape, list(fresh.shape)))
     for name, given in source.items():
-        if name in target or name in moved:
+        if name in placed:
             continue
-        rule = rule_for(name)
+        rule = _rule_for(name, rules)
         if rule is None or isinstance(rule, (InterpolateRows, MatchRows, MatchColumns)):
             misfits.append(f"{name} of shape {tuple(given.shape)} has no place in the policy")
         else:
@@ -253,3 +288,14 @@ def transfer_tensors(
             "architecture flags (--policy.*) that it was trained with."
         )
     return state, report
+
+
+def _rule_for(name: str, rules: Sequence[Rule]) -> Rule | None:
+    return next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None)
+
+
+def _transfer(given: Tensor | None, fresh: Tensor, rule: Rule | None) -> Outcome | None:
+    """(...) or None, (...) -> (...) of the fresh tensor; without a rule the two must be alike."""
+    if rule is not None:
+        return rule(given, fresh)
+    return (given, KEPT, "") if given is not None and given.shape == fresh.shape else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
 from lawm_lerobot.policies.common.finite_actions import NonFiniteActionError
-from lawm_lerobot.policies.common.policy import PretrainingCheckpointError
+from lawm_lerobot.policies.common.loading import PretrainingCheckpointError
 from lawm_lerobot.scripts import lawm_export
 
 TINY = [flag for flag in TINY_LAWM if not flag.startswith("--policy.type=")]
@@ -196,14 +195,15 @@ def test_a_broken_sensor_is_told_from_a_broken_policy(
     ],
 )
 def test_export_refuses_what_is_not_finite(
-    place: Workplace, tmp_path: Path, file: str, tensor: str, what: str
+    place: Workplace, tmp_path: Path, file: str, tensor: str, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = shutil.copytree(place.root / FINETUNED, tmp_path / "broken")
     tensors = load_file(broken / file)
     tensors[tensor].view(-1)[0] = float("nan")
     save_file(tensors, broken / file)
-    with pytest.raises(SystemExit, match=rf"{what} are not finite \({re.escape(tensor)}\)"):
+    with pytest.raises(SystemExit, match="1"):
         run_command(lawm_export.main, f"--policy.path={broken}", f"--output_dir={tmp_path / 'plain'}")
+    assert f"{what} are not finite ({tensor})" in capsys.readouterr().out
     assert not (tmp_path / "plain").exists()
 
 

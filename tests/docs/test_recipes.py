@@ -19,7 +19,7 @@ from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 
 from lawm_lerobot.importing.config import ImportConfig
-from lawm_lerobot.scripts.lawm_export import ExportConfig
+from lawm_lerobot.policies.common.exporting import ExportConfig
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "configs" / "recipes"

@@ -16,16 +16,16 @@ from helpers.training import TINY_ACT
 
 @dataclass(frozen=True)
 class Tiny:
-    """What the suite must be told of one type; the rest it reads from the classes.
+    """The facts that the suite cannot read from the classes of one type.
 
     Args:
         make: Makes what the type needs (a tokenizer, a text encoder, ...) in an empty directory and returns the
             ``--policy.*`` flags of a tiny network: fields of the wrapped config only, for images of 32 pixels, because
             the plain type gets them too. A size that no flag can change is set by the monkeypatch, which lasts as long
             as the tests of the type.
-        chunk: Flags of finetuning that make a chunk of another length than the pretraining's 4 latents.
+        chunk: The flags of finetuning that make a chunk of another length than the pretraining's 4 latents.
         language: The policy reads the dataset's ``task``.
-        cameras: Of the robot that finetuning is for; the pretraining's only one is called ``top``.
+        cameras: The cameras of the robot that finetuning is for; the pretraining's only one is called ``top``.
         without_gradient: Name patterns of policy parameters that get no gradient by design, and why.
     """
 

@@ -95,12 +95,17 @@ def _command(argv: Sequence[str]) -> Iterator[io.StringIO]:
         root.handlers[:], root.level = handlers, level
 
 
-def run_command(main: Callable[[], None], *flags: str | Path) -> str:
-    """Run a command's ``main`` with flags; returns its log. The log goes to standard output if it fails."""
+def run_command(main: Callable[[], int | None], *flags: str | Path) -> str:
+    """Run a command's ``main`` with flags; returns its log.
+
+    A command that fails stops the test as it would stop its process, with its log on standard output.
+    """
     log = io.StringIO()
     try:
         with _command(["command", *map(str, flags)]) as log:
-            main()
+            code = main()
+        if code:
+            raise SystemExit(code)
     except BaseException:
         print(log.getvalue())
         raise

@@ -562,6 +562,10 @@ def test_finetuning_does_not_replace_its_pretraining(published: World) -> None:
     assert "give another --policy.repo_id" in outcome.error
 
 
+def last_line(outcome: Outcome) -> str:
+    return outcome.log.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize(("request_", "how", "says"), FAILURES)
 def test_a_failed_push_of_an_export(
     published: World, tmp_path: Path, request_: str, how: int | str, says: str
@@ -569,9 +573,10 @@ def test_a_failed_push_of_an_export(
     flags = (f"--policy.path={checkpoint(published, 'finetune')}", f"--output_dir={tmp_path / 'plain'}")
     with published.hub.failing(request_, how):
         outcome = published.run(_export, *flags, "--push_to_hub=true", "--repo_id=somebody/never")
-    assert outcome.error.startswith(f"lawm-export: Pushing to somebody/never failed ({says}")
-    assert "\n" not in outcome.error
-    assert f"`hf upload somebody/never {tmp_path / 'plain'}`" in outcome.error
+    assert outcome.error == "1"
+    sentence = last_line(outcome)
+    assert sentence.startswith(f"error: Pushing to somebody/never failed ({says}")
+    assert f"`hf upload somebody/never {tmp_path / 'plain'}`" in sentence
     assert {"model.safetensors", "config.json", "README.md"} <= snapshot(tmp_path / "plain").keys()
 
 
@@ -646,8 +651,9 @@ def test_a_failed_load(
         )
     sentence = f"Loading {repo_id} failed ({says}"
     assert loaded.error.startswith(f"lawm_lerobot.hub.errors.HubError: {sentence}")
-    assert exported.error.startswith(f"lawm-export: {sentence}")
-    assert "\n" not in loaded.error + exported.error
+    assert exported.error == "1"
+    assert last_line(exported).startswith(f"error: {sentence}")
+    assert "\n" not in loaded.error
     assert not (tmp_path / "plain").exists()
 
 
@@ -735,8 +741,8 @@ def test_an_export_is_published_without_paths(published: World, tmp_path: Path) 
 def _push_export_with_a_path(source: Path, folder: Path) -> None:
     from lerobot.configs import PreTrainedConfig
 
+    from lawm_lerobot.policies.common.exporting import export_checkpoint
     from lawm_lerobot.policies.common.publishing import push_export
-    from lawm_lerobot.scripts.lawm_export import export_checkpoint
 
     config = PreTrainedConfig.from_pretrained(source)
     config.pretrained_path = source

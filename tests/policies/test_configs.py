@@ -9,6 +9,7 @@ from pathlib import Path
 import draccus
 import pytest
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 
 from lawm_lerobot.labels.configuration import LabelsConfig
@@ -216,3 +217,47 @@ def test_pretrained_policy_outputs_latents_whatever_the_dataset_holds() -> None:
         {"observation.images.top": image, "action": {"dtype": "float32", "shape": (7,), "names": None}}
     )
     assert config.output_features["action"].shape == (5,)
+
+
+# --- input features at the transfer ------------------------------------------------------------------------
+
+IMAGE = {"dtype": "video", "shape": (32, 32, 3), "names": ["height", "width", "channels"]}
+DEMONSTRATIONS = {
+    "observation.images.top": IMAGE,
+    "observation.images.wrist": IMAGE,
+    "observation.state": {"dtype": "float32", "shape": (2,), "names": None},
+    "action": {"dtype": "float32", "shape": (7,), "names": None},
+}
+TOP = {"observation.images.top": {"type": "VISUAL", "shape": [3, 32, 32]}}
+WRIST = {"observation.images.wrist": {"type": "VISUAL", "shape": [3, 32, 32]}}
+STATE = {"observation.state": {"type": "STATE", "shape": [2]}}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "taken"),
+    [
+        (None, {*TOP, *WRIST, *STATE}),
+        (TOP, {*TOP}),
+        (WRIST, {*WRIST}),
+        (TOP | STATE, {*TOP, *STATE}),  # all that the checkpoint has, word for word
+    ],
+)
+def test_features_are_the_datasets_unless_the_user_chose_some(
+    chosen: dict | None, taken: set[str], tmp_path: Path
+) -> None:
+    example(stage="pretrain").save_pretrained(tmp_path)
+    flags = [] if chosen is None else [f"--input_features={json.dumps(chosen)}"]
+    config = PreTrainedConfig.from_pretrained(tmp_path, cli_overrides=["--stage=finetune", *flags])
+    config.pretrained_path = tmp_path
+    config.set_dataset_feature_metadata(DEMONSTRATIONS)
+    assert config.input_features is not None
+    assert config.input_features.keys() == taken
+    assert type(config.input_features) is dict
+
+
+def test_features_of_plain_policies_are_parsed_as_ever() -> None:
+    flags = ["--dataset.repo_id=a/b", "--policy.type=act", "--policy.device=cpu"]
+    features = f"--policy.input_features={json.dumps(TOP)}"
+    config = draccus.parse(TrainPipelineConfig, args=[*flags, features])
+    assert type(config.policy.input_features) is dict
+    assert config.policy.input_features.keys() == TOP.keys()

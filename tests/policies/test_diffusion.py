@@ -1,4 +1,4 @@
-"""What is particular to policies that denoise: where latents sit in their chunk, one step from noise, and what their
+"""Tests of policies that denoise: where latents sit in their chunk, one step from noise, and what their
 condition's columns mean. Letters: B batch, H latent actions, Z latent dimension."""
 
 from __future__ import annotations

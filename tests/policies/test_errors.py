@@ -1,4 +1,4 @@
-"""What a user reads after a mistake: what was found, what was expected, and the flag to change."""
+"""The sentence that a user reads after a mistake: what was found, what was expected, and the flag to change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lerobot.policies import make_policy
 from lawm_lerobot.checkpoints.reading import read_policy_config
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
-from lawm_lerobot.policies.common.policy import PretrainingCheckpointError
+from lawm_lerobot.policies.common.loading import PretrainingCheckpointError
 
 
 @pytest.fixture(scope="module")

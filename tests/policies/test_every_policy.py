@@ -1,4 +1,4 @@
-"""What every registered ``lawm_*`` type does, on tiny networks through LeRobot's own commands.
+"""Tests of what every registered ``lawm_*`` type does, on tiny networks through LeRobot's own commands.
 
 Each type goes one way: LeRobot trains the plain policy, LAWM pretraining begins from it on video without state and
 action, is interrupted and resumed; finetuning is for another robot; the export runs as the plain type again.
@@ -33,7 +33,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.policy import LawmPolicy, PretrainingCheckpointError
+from lawm_lerobot.policies.common.loading import PretrainingCheckpointError
+from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.scripts import lawm_export
 
 SOURCES = ("inverse_dynamics", "policy", "both")

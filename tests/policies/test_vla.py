@@ -1,4 +1,4 @@
-"""What is special to the vision-language-action policies: frozen parts, adapters, language, padding, precision.
+"""Tests of what is special to the vision-language-action policies: frozen parts, adapters, language, padding, precision.
 
 The rest of what they do is in the suite over all types, `test_every_policy`.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 from lerobot.policies import get_policy_class
@@ -11,11 +12,15 @@ from lawm_lerobot.policies.common.policy import LawmPolicy
 
 
 def load_whole_policy(config: LawmConfig) -> LawmPolicy:
-    """The policy at ``config.pretrained_path``, adapters merged into the weights that they were trained on.
+    """Load the policy at ``config.pretrained_path``, adapters merged into the weights that they were trained on.
+
+    Args:
+        config: The config of the checkpoint, which stays as it is.
 
     Raises:
         FileNotFoundError: If the adapters' base is not on this machine.
     """
+    config = copy.deepcopy(config)
     path, revision = str(config.pretrained_path), config.pretrained_revision
     policy_class = get_policy_class(config.type)
     if not config.use_peft:

@@ -5,13 +5,17 @@ Light on purpose: LeRobot imports it at the start of each of its commands.
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
+from draccus.cfgparsing import parse_string
 from draccus.utils import ParsingError
-from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig, parser
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.optim import OptimizerConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
@@ -27,6 +31,29 @@ STAGES = (PRETRAIN, FINETUNE)
 #: LeRobot's VLAs fill the cameras of this name, their ``empty_cameras``, themselves.
 EMPTY_CAMERA = f"{OBS_IMAGES}.empty_camera_"
 
+
+class ChosenFeatures(argparse.Action):
+    """Parses ``--policy.input_features`` on top of a checkpoint, so that a transfer can tell what the user chose.
+
+    draccus merges a dictionary into the checkpoint's, after which nothing tells the two apart. A list of pairs takes
+    the place of the checkpoint's dictionary instead, and draccus makes an `OrderedDict` of it.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        chosen = parse_string(values)
+        # LeRobot parses a checkpoint's config alone, without a prefix. Where it parses all types of policies at once,
+        # the action of one serves all of them, LeRobot's own included, and must change nothing.
+        if self.dest == "input_features" and isinstance(chosen, dict):
+            values = json.dumps(list(chosen.items()))
+        setattr(namespace, self.dest, values)
+
+
 # The mixin sits in front of a LeRobot config in the method resolution order. It must not inherit from
 # PreTrainedConfig at run time: as a dataclass it would then bring PreTrainedConfig's defaults
 # (n_obs_steps=1, ...) and overrule those of the wrapped policy.
@@ -38,32 +65,33 @@ else:
 
 @dataclass
 class LawmConfig(_Mixin):
-    """Mixed into a LeRobot policy config: ``class LawmActConfig(LawmConfig, ACTConfig)``.
+    """The fields of LAWM pretraining, for a LeRobot policy config: ``class LawmActConfig(LawmConfig, ACTConfig)``.
 
     In the ``pretrain`` stage the wrapped policy outputs a chunk of H latent actions instead of robot
     actions, and a world model, dropped afterwards, learns to predict the coming frames from them. In the
     ``finetune`` stage the policy *is* the wrapped policy.
 
     Args:
-        stage: ``pretrain`` or ``finetune``.
-        latent_action: The latents, see `LatentActionConfig`.
-        world_model: p(x_1..x_H | x_0, z_0..z_{H-1}), a registered choice.
+        stage: The stage, ``pretrain`` or ``finetune``.
+        latent_action: The latent actions, see `LatentActionConfig`.
+        world_model: The world model p(x_1..x_H | x_0, z_0..z_{H-1}), a registered choice.
         idm: The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours); unused with ``source=policy``.
         labels: True actions that shape the latents, see `LabelsConfig`; none by default.
-        pretraining_lr: Learning rate of world model, inverse dynamics and read-out.
-        policy_pretraining_lr: Of the wrapped policy in the ``pretrain`` stage; of what it trains at a multiple of its
-            ``optimizer_lr``, that multiple of this. Finetuning uses the policy's own rates. VLAs pretrain at their
-            own too. Much higher, and a backbone without published weights dies: the policy then says the same to
-            every frame.
-        compile_model: Pretrain with world model and inverse dynamics compiled by `torch.compile`. Where the wrapped policy
-            has a flag of this name, it sets that too.
-        health_freq: Training steps between two measurements of the latents' health.
-        base_path: Where pretraining begins: a plain checkpoint of the wrapped type (a directory or a Hub id),
+        pretraining_lr: The learning rate of world model, inverse dynamics and read-out.
+        policy_pretraining_lr: The learning rate of the wrapped policy in the ``pretrain`` stage. What the policy
+            trains at a multiple of its ``optimizer_lr`` trains at that multiple of this. Finetuning uses the policy's
+            own rates, and VLAs pretrain at their own too. Much higher, and a backbone without published weights dies:
+            the policy then predicts the same for every frame.
+        compile_model: Pretrain with world model and inverse dynamics compiled by `torch.compile`. Where the wrapped
+            policy has a flag of this name, it sets that too.
+        health_freq: The number of training steps between two measurements of the latents' health.
+        base_path: The plain checkpoint of the wrapped type (a directory or a Hub id) that pretraining begins with,
             instead of random weights.
-        base_revision: Of ``base_path`` on the Hub.
-        dataset_fps: Frames per second of the pretraining dataset. Written by pretraining, not by hand.
-        transferred_from: The pretraining checkpoint a finetuned policy came from. Written by finetuning:
-            after a resumed run LeRobot's own ``pretrained_path`` no longer says it.
+        base_revision: The revision of ``base_path`` on the Hub.
+        dataset_fps: The frames per second of the pretraining dataset. Written by pretraining, not by hand.
+        transferred_from: The pretraining checkpoint that a finetuned policy came from. Written by finetuning:
+            after a resumed run LeRobot's own ``pretrained_path`` no longer names it.
+        input_features: LeRobot's field, with `ChosenFeatures` to parse it.
     """
 
     stage: str = PRETRAIN
@@ -79,11 +107,14 @@ class LawmConfig(_Mixin):
     base_revision: str | None = None
     dataset_fps: int | None = None
     transferred_from: str | None = None
+    input_features: dict[str, PolicyFeature] | None = field(
+        default_factory=dict, metadata={"custom_args": {"action": ChosenFeatures}}
+    )
 
-    #: The LeRobot config that is wrapped.
+    # The LeRobot config that is wrapped.
     plain_class: ClassVar[type[PreTrainedConfig]]
-    #: The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
-    #: none, then gives it one of width 0.
+    # The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
+    # none, then gives it one of width 0.
     needs_state: ClassVar[bool] = False
     #: The extra of this package that installs what the wrapped policy needs, as in ``lerobot_policy_lawm[vla]``.
     package_extra: ClassVar[str | None] = None
@@ -102,7 +133,7 @@ class LawmConfig(_Mixin):
     # --- what a policy's own config adds -------------------------------------------------------------
 
     def chunk_overrides(self) -> dict[str, Any]:
-        """Fields of the wrapped config that make its action chunk hold the H latents, and their values.
+        """Name the fields of the wrapped config that make its action chunk hold the H latents, and their values.
 
         A chunk that begins in the past or is longer than H keeps its slots: z_k belongs where an action k steps
         ahead does, and the others are padding, which no loss may count.
@@ -115,8 +146,17 @@ class LawmConfig(_Mixin):
     def pretraining(self) -> bool:
         return self.stage == PRETRAIN
 
+    def transfers_from(self, saved: Mapping[str, Any] | None) -> bool:
+        """Tell if a checkpoint's weights are transferred: those of a pretraining checkpoint, to finetune a policy.
+
+        Args:
+            saved: The checkpoint's ``config.json``: what it says on disk decides, since command-line flags may have
+                changed the config in memory.
+        """
+        return saved is not None and saved.get("stage") == PRETRAIN and self.stage == FINETUNE
+
     def wrapped_config(self) -> PreTrainedConfig:
-        """The config that the wrapped policy is built from in this stage.
+        """Make the config that the wrapped policy is built from in this stage.
 
         What the user set for finetuning (a chunk of 100 actions, say) stays in the config and in the
         checkpoint; only the network of the pretraining stage has a chunk of H.
@@ -139,12 +179,12 @@ class LawmConfig(_Mixin):
         return before, len(deltas) - before - self.latent_action.horizon
 
     def plain_config(self) -> PreTrainedConfig:
-        """The wrapped policy's own config, as a LeRobot without this plugin reads it."""
+        """Make the wrapped policy's own config, as a LeRobot without this plugin reads it."""
         values = {f.name: getattr(self, f.name) for f in fields(self.plain_class) if f.init}
         return self.plain_class(**copy.deepcopy(values))
 
     def read_base(self) -> PreTrainedConfig:
-        """The plain config at ``base_path``.
+        """Read the plain config at ``base_path``.
 
         Raises:
             ValueError: If the stage is not ``pretrain``, or the checkpoint not a plain one of the wrapped type.
@@ -190,7 +230,7 @@ class LawmConfig(_Mixin):
         return None if self.pretraining else super().action_delta_indices
 
     def wrapped_optimizer_preset(self) -> OptimizerConfig:
-        """The wrapped policy's own, whatever the stage."""
+        """The wrapped policy's own preset, whatever the stage."""
         return super().get_optimizer_preset()
 
     def get_optimizer_preset(self) -> OptimizerConfig:
@@ -198,7 +238,10 @@ class LawmConfig(_Mixin):
         return replace(preset, lr=self.pretraining_lr) if self.pretraining else preset
 
     def set_dataset_feature_metadata(self, features: dict[str, dict]) -> None:
-        """LeRobot's hook between reading the dataset's features and building the policy (`make_policy`).
+        """Take the features of a dataset; LeRobot's `make_policy` calls this before it builds the policy.
+
+        Args:
+            features: The features of the dataset, as its metadata has them.
 
         Raises:
             ValueError: If the dataset has no camera, or, in finetuning, no action.
@@ -206,48 +249,58 @@ class LawmConfig(_Mixin):
         inherited = getattr(super(), "set_dataset_feature_metadata", None)
         if callable(inherited):
             inherited(features)
-        offered = dataset_to_policy_features(features)
-        observations = {key: ft for key, ft in offered.items() if ft.type is not FeatureType.ACTION}
-
         if self.pretraining:
-            if not any(ft.type is FeatureType.VISUAL for ft in observations.values()):
-                raise ValueError(
-                    f"The dataset has no camera (its features are {', '.join(sorted(features))}), but latent "
-                    f"actions are learned from frames: expected a feature '{OBS_IMAGES}.<camera>', choose "
-                    "another --dataset.repo_id."
-                )
+            _require_camera(features)
             self.output_features = {
                 ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(self.latent_action.dim,))
             }
             return
+        _require_demonstrations(self, features)
+        saved = read_policy_config(self.pretrained_path, self.pretrained_revision)
+        if saved is not None and self.transfers_from(saved):
+            self.input_features = _transferred_features(self, saved, features)
 
-        if EMBODIMENT in features:
-            raise ValueError(
-                f"The dataset pools actions of several embodiments (it has '{EMBODIMENT}'), which no single policy "
-                "can imitate: finetune on one robot's own --dataset.repo_id."
-            )
-        if ACTION not in offered:
-            raise ValueError(
-                f"The dataset has no 'action' (its features are {', '.join(sorted(features))}), but "
-                "finetuning imitates actions: choose a labelled --dataset.repo_id, or pretrain on this one "
-                "with --policy.stage=pretrain."
-            )
-        if self.needs_state and OBS_STATE not in offered:
-            raise ValueError(
-                f"The dataset has no '{OBS_STATE}' (its features are {', '.join(sorted(features))}), which "
-                f"{self.type} cannot act without: choose another --dataset.repo_id or --policy.type."
-            )
-        source = read_policy_config(self.pretrained_path, self.pretrained_revision)
-        if source is not None and source.get("stage") == PRETRAIN:
-            # The pretraining corpus's cameras and state mean nothing to this robot: take the dataset's,
-            # unless the user chose some on the command line.
-            wanted: dict[str, PolicyFeature] = self.input_features or {}  # type: ignore[has-type]
-            given = {key: ft.type.value for key, ft in wanted.items()}
-            saved = {key: ft["type"] for key, ft in (source.get("input_features") or {}).items()}
-            # The parser merges a dictionary from the command line into the checkpoint's, so only the
-            # argument itself tells what was chosen.
-            chosen = parser.parse_arg("policy.input_features")
-            if chosen is not None:
-                self.input_features = {key: wanted[key] for key in yaml.safe_load(chosen) or {}}
-            elif given == saved:
-                self.input_features = observations
+
+def _transferred_features(
+    config: LawmConfig, saved: Mapping[str, Any], features: dict[str, dict]
+) -> dict[str, PolicyFeature]:
+    """Choose the dataset's observations, unless the user chose some on the command line or in Python.
+
+    The cameras and the state of the pretraining dataset mean nothing to this robot.
+    """
+    wanted: dict[str, PolicyFeature] = config.input_features or {}
+    types = {key: ft.type.value for key, ft in wanted.items()}
+    saved_types = {key: ft["type"] for key, ft in (saved.get("input_features") or {}).items()}
+    if isinstance(wanted, OrderedDict) or types != saved_types:
+        return dict(wanted)
+    offered = dataset_to_policy_features(features)
+    return {key: ft for key, ft in offered.items() if ft.type is not FeatureType.ACTION}
+
+
+def _require_camera(features: dict[str, dict]) -> None:
+    offered = dataset_to_policy_features(features)
+    if not any(ft.type is FeatureType.VISUAL for ft in offered.values()):
+        raise ValueError(
+            f"The dataset has no camera (its features are {', '.join(sorted(features))}), but latent "
+            f"actions are learned from frames: expected a feature '{OBS_IMAGES}.<camera>', choose "
+            "another --dataset.repo_id."
+        )
+
+
+def _require_demonstrations(config: LawmConfig, features: Iterable[str]) -> None:
+    if EMBODIMENT in features:
+        raise ValueError(
+            f"The dataset pools actions of several embodiments (it has '{EMBODIMENT}'), which no single policy "
+            "can imitate: finetune on one robot's own --dataset.repo_id."
+        )
+    if ACTION not in features:
+        raise ValueError(
+            f"The dataset has no 'action' (its features are {', '.join(sorted(features))}), but "
+            "finetuning imitates actions: choose a labelled --dataset.repo_id, or pretrain on this one "
+            "with --policy.stage=pretrain."
+        )
+    if config.needs_state and OBS_STATE not in features:
+        raise ValueError(
+            f"The dataset has no '{OBS_STATE}' (its features are {', '.join(sorted(features))}), which "
+            f"{config.type} cannot act without: choose another --dataset.repo_id or --policy.type."
+        )

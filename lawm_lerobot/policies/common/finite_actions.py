@@ -1,4 +1,4 @@
-"""What stands between a policy and the robot it moves."""
+"""The guard between a policy and the robot it moves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class NonFiniteActionError(ValueError):
 
 
 def require_finite(actions: Tensor, batch: dict[str, Any]) -> Tensor:
-    """Return ``actions`` (...,A) as they are, or refuse them whole.
+    """Return actions as they are, or refuse them whole.
 
     Costs one sum and its way to the CPU, where the actions are about to go anyway.
 
     Args:
-        actions: What the policy is about to hand out.
+        actions: The actions (...,A) that the policy is about to hand out.
         batch: The observation that they came from, to tell a broken sensor from a broken policy.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What needlessly large frames cost in pretraining, and the command that makes them small once and for all."""
+"""A warning of needlessly large frames in pretraining, with the command that makes them small once and for all."""
 
 from __future__ import annotations
 
@@ -18,24 +18,35 @@ logger = logging.getLogger(__name__)
 
 SIDE = 128  # pixels, the importer's default
 #: The fields by which LeRobot's policies bring frames to a size of their own, which takes at least as many pixels.
-OWN_SIZES = (
-    "resize_imgs_with_padding image_resolution resize_shape crop_shape image_resize_shape image_crop_shape"
+SIZE_FIELDS = (
+    "resize_imgs_with_padding",
+    "image_resolution",
+    "resize_shape",
+    "crop_shape",
+    "image_resize_shape",
+    "image_crop_shape",
 )
 
 
 def warn_of_large_frames(config: LawmConfig, cameras: Sequence[str], dataset_meta: Any) -> None:
-    """Log what a clip costs if a colour camera has at least 4 times the pixels that training needs."""
+    """Warn of the cost of a training sample if a colour camera has at least 4 times the pixels that training needs.
+
+    Args:
+        config: The config of the policy.
+        cameras: The image features that the policy sees.
+        dataset_meta: LeRobot's metadata of the dataset.
+    """
     shapes = {key: config.image_features[key].shape for key in cameras}
     sizes = {key: shape[1:] for key, shape in shapes.items() if shape[0] == 3}  # (h, w)
     if not sizes:  # refused a moment later, with a sentence of its own
         return
     height, width = max(sizes.values(), key=math.prod)
     size = config.world_model.image_size
-    side = max(SIDE, size, *(n for name in OWN_SIZES.split() for n in getattr(config, name, None) or ()))
+    side = max(SIDE, size, *(n for name in SIZE_FIELDS for n in getattr(config, name, None) or ()))
     if height * width < 4 * side**2:
         return
     frames = len(config.observation_delta_indices or ())
-    megabytes = frames * 3 * 4 / 1e6  # of a clip of one pixel, three floats a frame
+    megabytes = frames * 3 * 4 / 1e6  # of a sample of one pixel, three floats a frame
     logger.warning(
         f"The dataset's frames have {height}x{width} pixels, so the {frames} frames of {len(sizes)} camera(s) "
         f"in every training sample are {megabytes * sum(map(math.prod, sizes.values())):.1f} MB of floats to decode, "
@@ -46,7 +57,15 @@ def warn_of_large_frames(config: LawmConfig, cameras: Sequence[str], dataset_met
 
 
 def import_command(meta: Any, cameras: Sequence[str], height: int, width: int, side: int) -> str:
-    """The command that writes ``meta``'s dataset again, all of its picture, the shorter side ``side`` pixels long."""
+    """Write the command that imports a dataset again, with all of the picture in smaller frames.
+
+    Args:
+        meta: LeRobot's metadata of the dataset.
+        cameras: The image features to import.
+        height: The height of the largest frames in pixels.
+        width: The width of the largest frames in pixels.
+        side: The length in pixels that the shorter side shall have.
+    """
     if EMBODIMENT in meta.features:  # importing the import would mix up the embodiments
         return f"the lawm-import-videos command that wrote this dataset, with --size={side}"
     small = [2 * round(n * side / min(height, width) / 2) for n in (height, width)]  # video has even sizes

@@ -15,17 +15,12 @@ sees x_0 and its history, never a future frame. In finetuning the batch is the w
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from urllib.error import URLError
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
-from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.configs import FeatureType, NormalizationMode
 from lerobot.utils.constants import (
     ACTION,
     OBS_IMAGES,
@@ -34,24 +29,27 @@ from lerobot.utils.constants import (
     OBS_PREFIX,
     OBS_STATE,
 )
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lawm_lerobot.checkpoints.reading import load_weights, read_policy_config, read_weights
-from lawm_lerobot.checkpoints.transfer import KEPT, Reinitialise, Rule, transfer_tensors
-from lawm_lerobot.hub.errors import hub_errors
+from lawm_lerobot.checkpoints.reading import read_weights
 from lawm_lerobot.labels.training import TrainingLabels
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS, POLICY
 from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, LabelBatch
-from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, FINETUNE, PRETRAIN, LawmConfig
+from lawm_lerobot.policies.common.checkpointed import CheckpointedPolicy
+from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 from lawm_lerobot.policies.common.demonstration_views import policy_views
 from lawm_lerobot.policies.common.finite_actions import require_finite
 from lawm_lerobot.policies.common.large_frames import warn_of_large_frames
+from lawm_lerobot.policies.common.loading import (
+    PretrainingCheckpointError,
+    backbone_errors,
+    drop_backbone_weights,
+)
+from lawm_lerobot.policies.common.optimizer import fused, pretraining_groups
 
 logger = logging.getLogger(__name__)
 
-TRANSFER_REPORT = "transfer_report.json"
 IS_PAD = "_is_pad"
 
 # Below these, latents carry (nearly) nothing. They are far under what any healthy run shows: unit variance,
@@ -66,27 +64,16 @@ IGNORED_AFTER = 40
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
-    from lerobot.policies.pretrained import PreTrainedPolicy as _Mixin
-else:
-    _Mixin = object
 
 
-class PretrainingCheckpointError(ValueError):
-    """A pretraining checkpoint was asked to control something."""
-
-    def __init__(self, checkpoint: str) -> None:
-        super().__init__(
-            f"{checkpoint} is a LAWM pretraining checkpoint: it predicts latent actions, which no robot "
-            "understands. Finetune it first: lerobot-train --policy.path="
-            f"{checkpoint} --policy.stage={FINETUNE} --dataset.repo_id=<labelled demonstrations>."
-        )
-
-
-class LawmPolicy(_Mixin):
-    """Stages, pretraining loss, weight transfer and refusals for a wrapped LeRobot policy.
+class LawmPolicy(CheckpointedPolicy):
+    """Stages, pretraining loss and refusals for a wrapped LeRobot policy.
 
     A subclass names its ``config_class`` and ``name`` and implements `predict_latents`, `latent_head` and
     `transfer_rules`.
+
+    It has more methods than a class should have, because LeRobot or the wrapper of a policy asks the policy itself for
+    each of them; most of what they do is in the modules beside this one.
     """
 
     config: LawmConfig
@@ -101,9 +88,11 @@ class LawmPolicy(_Mixin):
     ) -> None:
         """
         Args:
-            config: Of the stage that is wanted.
-            dataset_stats: LeRobot's; they tell how camera images were normalised.
-            dataset_meta: LeRobot's; present whenever the policy is built for training.
+            config: The config of the stage that is wanted. Pretraining on a dataset writes ``dataset_fps`` and
+                ``labels.action_dims`` into it: LeRobot saves this very object with the checkpoint, and whoever
+                loads that has no dataset.
+            dataset_stats: LeRobot's statistics of the dataset, by which camera images are normalised.
+            dataset_meta: LeRobot's metadata of the dataset; present whenever the policy is built for training.
             load_base: Begin with the weights at `LawmConfig.base_path`; not if a checkpoint's follow.
 
         Raises:
@@ -118,21 +107,13 @@ class LawmPolicy(_Mixin):
                 f"--policy.latent_action.source={INVERSE_DYNAMICS}."
             )
         base = config.read_base() if load_base and config.base_path else None
-        if base is not None and getattr(config, "pretrained_backbone_weights", None):
-            config.pretrained_backbone_weights = None  # The base has them.
-        try:
+        if base is not None:
+            drop_backbone_weights(config)  # The base has them.
+        with backbone_errors(config):
             super().__init__(
                 config.wrapped_config(), dataset_stats=dataset_stats, dataset_meta=dataset_meta, **kwargs
             )
-        except (URLError, TimeoutError, ConnectionError) as error:
-            weights = getattr(config, "pretrained_backbone_weights", None)
-            raise ConnectionError(
-                f"The backbone weights {weights} could not be downloaded ({error}): connect this "
-                "machine to the internet once, or start from random weights with "
-                "--policy.pretrained_backbone_weights=null."
-            ) from error
         self.config = config
-        self.transfer_report: dict[str, Any] | None = None
         if not config.pretraining:
             return
 
@@ -183,12 +164,12 @@ class LawmPolicy(_Mixin):
         self.latent_head.register_hook(self._note_policy_gradient)
         if base is not None:
             weights = read_weights(str(config.base_path), config.base_revision, "--policy.base_path")
-            self._take_over(self.base_names(weights), base, str(config.base_path))
+            self.take_over(self.base_names(weights), base, str(config.base_path))
 
     # --- what a policy's own wrapper adds -------------------------------------------------------------
 
     def predict_latents(self, batch: dict[str, Any]) -> Tensor:
-        """The policy's latents for x_0, with gradient: `policy_batch` -> (B,H,Z).
+        """Predict the latents for x_0, with gradient: `policy_batch` -> (B,H,Z).
 
         A policy whose output passes no gradient leaves this out, and can be pretrained with
         ``latent_action.source=inverse_dynamics`` only.
@@ -197,10 +178,11 @@ class LawmPolicy(_Mixin):
 
     @classmethod
     def differentiable_latents(cls) -> bool:
+        """Tell if the policy has a `predict_latents`."""
         return cls.predict_latents is not LawmPolicy.predict_latents
 
     def latents_in(self, chunk: Tensor) -> Tensor:
-        """The latents in an action chunk of the wrapped policy: (B,slots,Z) -> (B,H,Z)."""
+        """Take the latents out of an action chunk of the wrapped policy: (B,slots,Z) -> (B,H,Z)."""
         before, _ = self.config.latent_slots
         return chunk[:, before : before + self.config.latent_action.horizon]
 
@@ -209,21 +191,8 @@ class LawmPolicy(_Mixin):
         """A weight of the policy's output layer, whose gradient norm is logged."""
         raise NotImplementedError
 
-    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
-        """What does not carry over unchanged from a checkpoint of another stage.
-
-        Args:
-            source: The config that its network was built from: in pretraining a `LawmConfig.wrapped_config`, of
-                a base the plain config. This policy's is ``self.config.wrapped_config()``.
-        """
-        raise NotImplementedError
-
-    def base_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A plain checkpoint's tensors under the names of today, as the wrapped type's own loader gives them."""
-        return weights
-
     def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Last changes to a batch before the wrapped policy gets it: without a state, one of width 0.
+        """Complete a batch before the wrapped policy gets it: without a state, by one of width 0.
 
         LeRobot's policies read the device or the shape of ``observation.state`` even where its numbers are unused.
         """
@@ -231,6 +200,12 @@ class LawmPolicy(_Mixin):
             return batch
         image = batch[self.cameras[0]]  # (B,[n],C,h,w)
         return {**batch, OBS_STATE: image.new_zeros(*image.shape[:-3], 0)}  # (B,[n],0)
+
+    def take_statistics(self, stats: dict[str, dict[str, Any]]) -> None:
+        # LeRobot's preprocessor takes this dataset's statistics too, no longer those of the checkpoint.
+        mean, scale = _pixel_affine(self.config, self.camera, stats)
+        self.pretraining.get_buffer("pixel_mean").copy_(mean)
+        self.pretraining.get_buffer("pixel_scale").copy_(scale)
 
     # --- batch ----------------------------------------------------------------------------------------
 
@@ -406,25 +381,13 @@ class LawmPolicy(_Mixin):
         self._policy_grad_norm = gradient.detach().float().norm()
 
     def get_optim_params(self) -> Any:
-        """The wrapped policy's, in pretraining at `LawmConfig.policy_pretraining_lr`, where what learns at a multiple of
-        its rate (an image encoder's tenth, say) keeps that; world model and inverse dynamics beside them."""
+        """The wrapped policy's groups; in pretraining those of `pretraining_groups`."""
         groups = super().get_optim_params()
         if not self.config.pretraining:
             return fused(groups)
-        own_lr, policy_lr = self.config.wrapped_optimizer_preset().lr, self.config.policy_pretraining_lr
-        multiples = [
-            {
-                "params": [p for p in group["params"] if p.requires_grad],
-                "lr": group["lr"] / own_lr * policy_lr,
-            }
-            for group in groups
-            if isinstance(group, dict) and group.get("lr", own_lr) != own_lr
-        ]
-        elsewhere = {id(p) for group in multiples for p in group["params"]}
-        beside = [p for p in self.pretraining.parameters() if p.requires_grad]
-        elsewhere.update(map(id, beside))
-        policy = [p for p in self.parameters() if p.requires_grad and id(p) not in elsewhere]
-        return fused([{"params": beside}, {"params": policy, "lr": policy_lr}, *multiples])
+        wrapped_lr = self.config.wrapped_optimizer_preset().lr
+        policy_lr = self.config.policy_pretraining_lr
+        return pretraining_groups(groups, self, self.pretraining, wrapped_lr, policy_lr)
 
     # --- control --------------------------------------------------------------------------------------
 
@@ -450,12 +413,7 @@ class LawmPolicy(_Mixin):
             raise PretrainingCheckpointError(str(self.config.pretrained_path or "<checkpoint>"))
         return self.prepare_batch(batch)
 
-    # --- checkpoints ----------------------------------------------------------------------------------
-
-    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        super()._save_pretrained(save_directory, state_dict=state_dict)
-        if self.transfer_report is not None:
-            (save_directory / TRANSFER_REPORT).write_text(json.dumps(self.transfer_report, indent=2) + "\n")
+    # --- publishing ----------------------------------------------------------------------------------
 
     def push_model_to_hub(
         self,
@@ -470,175 +428,6 @@ class LawmPolicy(_Mixin):
 
         health = self._health if self.config.pretraining else None
         push_policy(self, cfg, peft_model, state_dict, dataset_meta, health)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_name_or_path: str | Path,
-        *,
-        config: PreTrainedConfig | None = None,
-        allow_pretraining: bool = False,
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """LeRobot's `from_pretrained`, aware of the two stages.
-
-        Args:
-            pretrained_name_or_path: Directory or Hub id.
-            config: If given, of the stage that is wanted: a ``finetune`` config on a pretraining checkpoint
-                transfers its weights.
-            allow_pretraining: Load a pretraining checkpoint although no dataset says that this is for
-                training; for looking into it, never for control.
-            revision: Of the Hub repository.
-            kwargs: `PreTrainedPolicy.from_pretrained`'s.
-
-        Raises:
-            PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
-            ValueError: If the checkpoint is of another type or does not fit; if it is damaged.
-            HubError: If the Hub does not hand it out.
-        """
-        path = str(pretrained_name_or_path)
-        hub = {
-            k: kwargs[k] for k in ("token", "cache_dir", "local_files_only", "force_download") if k in kwargs
-        }
-        source = read_policy_config(path, revision, **hub) or {}
-        if source.get("type") != cls.name:
-            raise ValueError(
-                f"{path} holds a policy of type {source.get('type')!r}, expected {cls.name!r}: change "
-                "--policy.path, or start anew with --policy.type."
-            )
-        # Adapters that are to follow make it a finetuned policy.
-        for_training = kwargs.get("dataset_meta") is not None or (
-            config is not None and config.use_peft and config.stage == FINETUNE
-        )
-        if source.get("stage") == PRETRAIN and not (for_training or allow_pretraining):
-            raise PretrainingCheckpointError(path)
-        if config is None:
-            config = PreTrainedConfig.from_pretrained(path, revision=revision, **hub)
-        if source.get("stage") == FINETUNE and config.stage == PRETRAIN:
-            raise ValueError(
-                f"{path} is a finetuned checkpoint, which has no world model to go on pretraining with: "
-                f"leave out --policy.stage={PRETRAIN}, or choose a pretraining checkpoint as --policy.path."
-            )
-        # The weights are in the checkpoint: without this LeRobot would first download ImageNet's, only to
-        # overwrite them, and fail on a robot without internet.
-        if getattr(config, "pretrained_backbone_weights", None):
-            config.pretrained_backbone_weights = None
-        if config.base_path != source.get("base_path"):
-            raise ValueError(
-                f"{path} is a checkpoint already, and --policy.base_path={config.base_path} would begin another "
-                "one: leave out one of --policy.path and --policy.base_path."
-            )
-        transfer = source.get("stage") == PRETRAIN and config.stage == FINETUNE
-        if transfer and config.push_to_hub and config.repo_id and config.repo_id == source.get("repo_id"):
-            raise ValueError(
-                f"--policy.repo_id is {config.repo_id}, as in the pretraining checkpoint, which the finetuned policy "
-                "would replace there: give another --policy.repo_id, or --policy.push_to_hub=false."
-            )
-        if transfer:
-            config.transferred_from = path if revision is None else f"{path}@{revision}"
-        config._transfer_source = source if transfer else None
-        # Not the wrapped policy's: pi0's returns a policy with random weights where a file does not fit.
-        load = PreTrainedPolicy.from_pretrained.__func__
-        with hub_errors(f"Loading {path}", "--policy.path"):
-            policy = load(cls, path, config=config, revision=revision, load_base=False, **kwargs)
-        stats = kwargs.get("dataset_stats")
-        if config.pretraining and stats is not None:
-            # LeRobot's preprocessor takes this dataset's statistics too, no longer those of the checkpoint.
-            mean, scale = _pixel_affine(config, policy.camera, stats)
-            policy.pretraining.pixel_mean.copy_(mean)
-            policy.pretraining.pixel_scale.copy_(scale)
-        report = Path(path) / TRANSFER_REPORT
-        if not transfer and report.is_file():
-            policy.transfer_report = json.loads(report.read_text())
-        return policy
-
-    @classmethod
-    def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
-        source = getattr(model.config, "_transfer_source", None)
-        try:
-            if source is None:
-                # Always strict: a tensor that silently kept its random start is worse than no policy.
-                return super()._load_as_safetensor(model, model_file, map_location, True)
-        except SafetensorError:
-            load_weights(model_file)  # Says what is wrong.
-            raise
-        except RuntimeError as error:
-            raise ValueError(
-                f"{model_file} does not fit the policy that its config describes ({error}): pass the "
-                "architecture flags (--policy.*) that it was trained with."
-            ) from error
-        built_from = _decode_config(cls, source).wrapped_config()
-        model._take_over(load_weights(model_file), built_from, str(model.config.transferred_from))
-        return model
-
-    def _all_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A file's tensors under every name of this policy: safetensors keeps one name of tied weights."""
-        names: dict[int, list[str]] = {}
-        for name, tensor in self.state_dict(keep_vars=True).items():
-            names.setdefault(id(tensor), []).append(name)
-        tied = {
-            name: weights[saved]
-            for group in names.values()
-            for saved in group
-            if saved in weights
-            for name in group
-        }
-        return {**tied, **weights}
-
-    # --- adapters (--peft) ----------------------------------------------------------------------------
-
-    def _validate_peft_config(self, peft_config: Any) -> None:
-        if self.config.pretraining:
-            raise ValueError(
-                "Adapters (--peft) are for finetuning, because in pretraining the world model and the output layer "
-                f"learn from scratch: leave out --peft, or pass --policy.stage={FINETUNE}."
-            )
-        super()._validate_peft_config(peft_config)
-
-    def _build_peft_config(self, cli_overrides: dict[str, Any]) -> Any:
-        """LeRobot's, with all that transfer left fresh trained and saved in full.
-
-        An adapter's checkpoint holds the adapters only; loading it repeats the transfer, which draws other random
-        numbers for those modules.
-        """
-        peft_config = super()._build_peft_config(cli_overrides)
-        if getattr(self.config, "_transfer_source", None) is not None:
-            kept = {t["name"] for t in (self.transfer_report or {})["tensors"] if t["status"] == KEPT}
-            fresh = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in kept}
-            peft_config.modules_to_save = sorted(fresh.union(peft_config.modules_to_save or []))
-        return peft_config
-
-    def _take_over(self, weights: dict[str, Tensor], built_from: PreTrainedConfig, name: str) -> None:
-        """Start from the weights of another stage's network, and report on every tensor."""
-        rules = [
-            Reinitialise("pretraining.*", "world model and inverse dynamics serve pretraining only"),
-            *self.transfer_rules(built_from),
-        ]
-        state, report = transfer_tensors(self._all_names(weights), self.state_dict(), rules, name)
-        self.load_state_dict(state, strict=True)
-        self.transfer_report = report.to_dict()
-        for line in report.lines():
-            logger.info(line)
-
-
-def _decode_config(cls: type[LawmPolicy], source: dict[str, Any]) -> LawmConfig:
-    """A checkpoint's ``config.json`` as its config class."""
-    import draccus
-
-    values = {key: value for key, value in source.items() if key != draccus.CHOICE_TYPE_KEY}
-    return draccus.decode(cls.config_class, values)
-
-
-def fused(groups: Any) -> list[dict[str, Any]]:
-    """Parameter groups that torch's Adam, AdamW and SGD update in a single pass over memory; others ignore the key.
-
-    The arithmetic is the same. On a CPU the default is a loop of some ten small passes for every tensor.
-    """
-    groups = list(groups)
-    if groups and not isinstance(groups[0], dict):
-        groups = [{"params": groups}]
-    return [{**group, "fused": True} for group in groups]
 
 
 def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the pretraining stage changes about LeRobot's processors."""
+"""LeRobot's processors in the pretraining stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PretrainingStep:
 
 
 def stage_stats(config: LawmConfig, stats: dict[str, dict[str, Any]] | None) -> dict[str, dict] | None:
-    """The dataset statistics that this stage's processors keep.
+    """Select the dataset statistics that this stage's processors keep.
 
     In pretraining, ``action`` in the policy's features means latent actions: the statistics of whatever
     robot actions the corpus happens to hold must not be applied to them, nor be saved beside them.
@@ -32,7 +32,7 @@ def stage_stats(config: LawmConfig, stats: dict[str, dict[str, Any]] | None) -> 
 
 
 def staged(make_processors: Callable[..., Any]) -> Callable[..., Any]:
-    """A wrapped policy's ``make_<type>_pre_post_processors`` with the statistics that the stage keeps.
+    """Give a wrapped policy's ``make_<type>_pre_post_processors`` the statistics that the stage keeps.
 
     The steps keep their own names, so that LeRobot reloads them without this plugin.
     """

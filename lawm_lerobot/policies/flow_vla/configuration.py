@@ -12,7 +12,7 @@ from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 
 @dataclass
 class FlowVLAConfig(LawmConfig):
-    """Mixed into a VLA's config: ``class LawmPI0Config(FlowVLAConfig, PI0Config)``.
+    """The fields and rules of VLAs, mixed into a VLA's config: ``class LawmPI0Config(FlowVLAConfig, PI0Config)``.
 
     In pretraining the VLA itself learns at its own ``optimizer_lr``, since it usually starts from published
     weights; world model and inverse dynamics learn at ``pretraining_lr``.
@@ -20,7 +20,7 @@ class FlowVLAConfig(LawmConfig):
 
     needs_state: ClassVar[bool] = True
     package_extra: ClassVar[str | None] = "vla"
-    #: Flags that convert the numbers of a particular robot, which pretraining has none of.
+    # Flags that convert the numbers of a particular robot, which pretraining has none of.
     robot_conversions: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

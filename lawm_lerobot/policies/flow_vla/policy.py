@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
 from lawm_lerobot.method.networks import masked_mean
-from lawm_lerobot.policies.common.policy import IS_PAD, LawmPolicy, fused
+from lawm_lerobot.policies.common.optimizer import fused, trainable
+from lawm_lerobot.policies.common.policy import IS_PAD, LawmPolicy
 from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
 
 
@@ -30,7 +31,7 @@ class FlowVLAPolicy(LawmPolicy):
     config: FlowVLAConfig
 
     def model_inputs(self, batch: dict[str, Any]) -> tuple[Any, ...]:
-        """What ``self.model.forward`` takes before the actions: images and their masks, tokens and theirs, state."""
+        """List what ``self.model.forward`` takes before the actions: images, tokens, the masks of both, the state."""
         tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         return (*self.prepare_images(batch), tokens, mask, *self.state_inputs(batch))
 
@@ -59,7 +60,7 @@ class FlowVLAPolicy(LawmPolicy):
         return (noise - velocity[0])[..., : self.config.latent_action.dim]  # (B,H,Z)
 
     def wrapped_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict]:
-        """The VLA's own loss, over what is not padded: LeRobot's pi0 and pi0.5 count padded steps too."""
+        """Compute the VLA's own loss over what is not padded: LeRobot's pi0 and pi0.5 count padded steps too."""
         actions = self.prepare_action(batch)  # (B,H,P)
         noise = self.model.sample_noise(actions.shape, actions.device)
         time = self.model.sample_time(len(actions), actions.device)
@@ -74,10 +75,8 @@ class FlowVLAPolicy(LawmPolicy):
     def get_optim_params(self) -> Any:
         if not self.config.pretraining:
             return super().get_optim_params()
-        vla, others = (
-            [p for p in module.parameters() if p.requires_grad] for module in (self.model, self.pretraining)
-        )
-        return fused([{"params": vla, "lr": self.config.optimizer_lr}, {"params": others}])
+        vla = {"params": trainable(self.model), "lr": self.config.optimizer_lr}
+        return fused([vla, {"params": trainable(self.pretraining)}])
 
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         rules = [

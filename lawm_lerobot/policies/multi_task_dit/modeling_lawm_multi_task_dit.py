@@ -57,7 +57,7 @@ class LawmMultiTaskDiTPolicy(LawmPolicy, MultiTaskDiTPolicy):
         ]
 
     def _blocks(self, config: PreTrainedConfig) -> dict[str, int]:
-        """What the transformer is conditioned on."""
+        """List what the transformer is conditioned on."""
         encoder = self.observation_encoder.vision_encoder or self.observation_encoder.vision_encoders[0]
         return condition_blocks(
             config,

@@ -1,0 +1,247 @@
+"""Loading a checkpoint: what it may be loaded for, and whether its weights are taken as they are or transferred.
+
+Nothing here is remembered in a config. The decisions are made once, on the ``config.json`` that lies on disk, and
+handed on as `Loaded`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import draccus
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.pretrained import PreTrainedPolicy
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from lawm_lerobot.checkpoints.reading import checkpoint_file, load_weights, read_policy_config
+from lawm_lerobot.checkpoints.transfer import KEPT, Rule, TransferReport, transfer_tensors
+from lawm_lerobot.policies.common.configuration import FINETUNE, PRETRAIN, LawmConfig
+
+logger = logging.getLogger(__name__)
+
+#: Options of LeRobot's `from_pretrained` that go on to `hf_hub_download`.
+HUB_OPTIONS = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "resume_download")
+
+
+class PretrainingCheckpointError(ValueError):
+    """A pretraining checkpoint was asked to control something."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(
+            f"{checkpoint} is a LAWM pretraining checkpoint: it predicts latent actions, which no robot "
+            "understands. Finetune it first: lerobot-train --policy.path="
+            f"{checkpoint} --policy.stage={FINETUNE} --dataset.repo_id=<labelled demonstrations>."
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint in a directory or on the Hub.
+
+    Args:
+        path: The directory or the Hub id.
+        revision: The revision of the Hub repository; None takes the newest.
+        hub_options: The options of `hf_hub_download`, a token for example.
+    """
+
+    path: str
+    revision: str | None = None
+    hub_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name by which a finetuned policy remembers the checkpoint."""
+        return self.path if self.revision is None else f"{self.path}@{self.revision}"
+
+    def read_config(self) -> dict[str, Any]:
+        """Read ``config.json`` as plain data; raises what `read_policy_config` raises."""
+        return read_policy_config(self.path, self.revision, **self.hub_options) or {}
+
+    def weights_file(self) -> Path:
+        """Find or download the weights; raises what `checkpoint_file` raises."""
+        return checkpoint_file(SAFETENSORS_SINGLE_FILE, self.path, self.revision, **self.hub_options)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's config and the decision about its weights.
+
+    Args:
+        source: The checkpoint.
+        config: The config of the policy to build.
+        built_from: The config of the pretraining network whose weights are transferred; None if the weights belong
+            to the stage that is wanted and are loaded as they are.
+    """
+
+    source: Source
+    config: LawmConfig
+    built_from: PreTrainedConfig | None
+
+
+def decide(
+    source: Source,
+    policy_class: type[PreTrainedPolicy],
+    wanted: PreTrainedConfig | None,
+    *,
+    training: bool,
+    allow_pretraining: bool,
+) -> Loaded:
+    """Decide what a checkpoint is loaded as.
+
+    Args:
+        source: The checkpoint.
+        policy_class: The policy that is to be built.
+        wanted: The config that the caller brings; None takes the checkpoint's. It is changed in place, because
+            LeRobot's training goes on with this very object: it saves it in ``train_config.json`` and reads from it
+            at the end whether adapters were trained.
+        training: A dataset says that the policy will be trained.
+        allow_pretraining: A pretraining checkpoint may be loaded without training it.
+
+    Returns:
+        The config to build the policy from, and the decision about the weights.
+
+    Raises:
+        PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
+        ValueError: If the checkpoint is of another type, or does not go with the wanted config.
+    """
+    saved = source.read_config()
+    if saved.get("type") != policy_class.name:
+        raise ValueError(
+            f"{source.path} holds a policy of type {saved.get('type')!r}, expected {policy_class.name!r}: change "
+            "--policy.path, or start anew with --policy.type."
+        )
+    # Adapters that are to follow make it a finetuned policy.
+    adapters = wanted is not None and wanted.use_peft and wanted.stage == FINETUNE
+    if saved.get("stage") == PRETRAIN and not (training or adapters or allow_pretraining):
+        raise PretrainingCheckpointError(source.path)
+    config = wanted
+    if config is None:
+        config = PreTrainedConfig.from_pretrained(source.path, revision=source.revision, **source.hub_options)
+    _require_fit(source.path, saved, config)
+    # The weights are in the checkpoint: without this LeRobot would first download ImageNet's, only to overwrite
+    # them, and fail on a robot without internet. Saved, so that an exported policy does not download them either.
+    drop_backbone_weights(config)
+    if not config.transfers_from(saved):
+        return Loaded(source, config, None)
+    config.transferred_from = (
+        source.name
+    )  # Saved: LeRobot's own ``pretrained_path`` changes when a run is resumed.
+    values = {key: value for key, value in saved.items() if key != draccus.CHOICE_TYPE_KEY}
+    pretrained: LawmConfig = draccus.decode(policy_class.config_class, values)
+    return Loaded(source, config, pretrained.wrapped_config())
+
+
+def _require_fit(path: str, saved: Mapping[str, Any], config: LawmConfig) -> None:
+    if saved.get("stage") == FINETUNE and config.stage == PRETRAIN:
+        raise ValueError(
+            f"{path} is a finetuned checkpoint, which has no world model to go on pretraining with: "
+            f"leave out --policy.stage={PRETRAIN}, or choose a pretraining checkpoint as --policy.path."
+        )
+    if config.base_path != saved.get("base_path"):
+        raise ValueError(
+            f"{path} is a checkpoint already, and --policy.base_path={config.base_path} would begin another "
+            "one: leave out one of --policy.path and --policy.base_path."
+        )
+    published = config.push_to_hub and config.repo_id
+    if config.transfers_from(saved) and published and config.repo_id == saved.get("repo_id"):
+        raise ValueError(
+            f"--policy.repo_id is {config.repo_id}, as in the pretraining checkpoint, which the finetuned policy "
+            "would replace there: give another --policy.repo_id, or --policy.push_to_hub=false."
+        )
+
+
+def drop_backbone_weights(config: PreTrainedConfig) -> None:
+    """Let a network be built without the published weights of its image backbone."""
+    if getattr(config, "pretrained_backbone_weights", None):
+        config.pretrained_backbone_weights = None
+
+
+@contextlib.contextmanager
+def backbone_errors(config: PreTrainedConfig) -> Iterator[None]:
+    """Say what to do where a network's published backbone weights cannot be downloaded.
+
+    Raises:
+        ConnectionError: Instead of the errors of the download.
+    """
+    try:
+        yield
+    except (URLError, TimeoutError, ConnectionError) as error:
+        weights = getattr(config, "pretrained_backbone_weights", None)
+        raise ConnectionError(
+            f"The backbone weights {weights} could not be downloaded ({error}): connect this "
+            "machine to the internet once, or start from random weights with "
+            "--policy.pretrained_backbone_weights=null."
+        ) from error
+
+
+def load_strictly(policy: PreTrainedPolicy, file: Path) -> None:
+    """Load a checkpoint's weights as they are.
+
+    Raises:
+        ValueError: If the file is damaged or does not fit the policy.
+    """
+    try:
+        # Always strict: a tensor that silently kept its random start is worse than no policy.
+        policy._load_as_safetensor(policy, str(file), policy.config.device, strict=True)
+    except SafetensorError:
+        load_weights(file)  # It says what is wrong.
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"{file} does not fit the policy that its config describes ({error}): pass the "
+            "architecture flags (--policy.*) that it was trained with."
+        ) from error
+
+
+def start_from(
+    policy: nn.Module, weights: Mapping[str, Tensor], rules: Sequence[Rule], name: str
+) -> TransferReport:
+    """Start a policy from the weights of another stage's network, and log what becomes of them.
+
+    Args:
+        policy: The freshly initialised policy, whose weights are replaced.
+        weights: The tensors of the other network.
+        rules: The rules for what does not carry over unchanged, as in `transfer_tensors`.
+        name: The name of the checkpoint, for the report.
+
+    Returns:
+        The report on every tensor.
+
+    Raises:
+        ValueError: If a tensor fits neither its counterpart nor a rule.
+    """
+    every_name = _with_tied_names(policy, weights)
+    state, report = transfer_tensors(every_name, policy.state_dict(), rules, name)
+    policy.load_state_dict(state, strict=True)
+    for line in report.lines():
+        logger.info(line)
+    return report
+
+
+def fresh_modules(policy: nn.Module, report: TransferReport) -> frozenset[str]:
+    """Names of the modules with a parameter that a transfer did not keep as it was."""
+    kept = {tensor.name for tensor in report.tensors if tensor.status == KEPT}
+    return frozenset(name.rpartition(".")[0] for name, _ in policy.named_parameters() if name not in kept)
+
+
+def _with_tied_names(policy: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors under every name of the policy: safetensors keeps one name of tied weights."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in policy.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    tied = {
+        name: weights[saved]
+        for group in names.values()
+        for saved in group
+        if saved in weights
+        for name in group
+    }
+    return {**tied, **weights}
