@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -219,6 +220,13 @@ def test_the_architecture_page_has_the_allowed_arrows() -> None:
         for room, cells in rooms.items()
     }
     assert stated == ALLOWED
+
+
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")], ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    for path in re.findall(r"`((?:\w+/)+\w+\.\w+)`", page.read_text()):
+        if path.endswith((".py", ".yaml")):
+            assert (ROOT / path).is_file() or (ROOT / "lawm_lerobot" / path).is_file(), path
 
 
 # --- links ------------------------------------------------------------------------------------------------
