@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.datasets_on_the_spot import make_dataset
+from helpers.pages import table
 from helpers.tiny_policies import TINY, Tiny
 from helpers.training import Run, finetune, lerobot_train, resume, run_command
 from lerobot.configs import PreTrainedConfig
@@ -468,12 +468,12 @@ def test_wrapped_defaults_are_the_plain_types_own(kind: Kind) -> None:
     assert ours == plain
 
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "policies.md"
 
 
-def test_readme_says_what_the_type_can_do(kind: Kind, finetuned: Run) -> None:
+def test_page_says_what_the_type_can_do(kind: Kind, finetuned: Run) -> None:
     """| type | pretrain | finetune | export | language | differentiable latents | RTC |, the first three tested above."""
-    (row,) = re.findall(rf"^\| *`lawm_{kind.name}` *\|(.*)\|$", README.read_text(), re.MULTILINE)
+    stated = table(PAGE, "policies")[f"`lawm_{kind.name}`"]
     policy = kind.policy_class.from_pretrained(finetuned.checkpoint())
     facts = (True, True, True, kind.tiny.language, policy.differentiable_latents(), policy.supports_rtc())
-    assert [cell.strip() for cell in row.split("|")] == ["yes" if fact else "no" for fact in facts]
+    assert stated == ["yes" if fact else "no" for fact in facts]

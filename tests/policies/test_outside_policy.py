@@ -11,7 +11,7 @@ from helpers.tiny_policies import Tiny
 from test_every_policy import *  # noqa: F403
 from test_every_policy import Kind, make_kind
 
-del test_readme_says_what_the_type_can_do  # noqa: F821  not a type of the README's
+del test_page_says_what_the_type_can_do  # noqa: F821  not a type of the page's
 
 KEYPOINTS = (
     "ResNet's last map of an image of 32 pixels has a single one, of which the keypoints are always the same"
