@@ -37,7 +37,8 @@ from lawm_lerobot.method.latent import effective_rank, latent_std
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.imagination import Preprocessor, plan_latents, preprocessed_batches, spread
-from lawm_lerobot.policies.common.policy import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO, LawmPolicy
+from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
+from lawm_lerobot.policies.common.policy import LawmPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,8 @@ def _take_sample(
     batches = preprocessed_batches(dataset, picks.tolist(), preprocessor, BATCH)
     with tqdm(total=len(picks), desc="clips", unit="clip") as bar:
         for batch in batches:
-            frames, valid = policy.clip(batch)
+            clip = policy.clip(batch)
+            frames, valid = clip.frames, clip.valid
             inferred, planned, features = _encode(policy, batch, frames, valid)
             untrained_latents, _, untrained_features = _encode(untrained, batch, frames, valid)
             here = shifted_clips[(shifted_clips >= done) & (shifted_clips < done + len(frames))] - done

@@ -118,7 +118,8 @@ def plan_latents(policy: LawmPolicy, batch: dict[str, Any]) -> Tensor:
 @torch.no_grad()
 def encode_clips(policy: LawmPolicy, batch: dict[str, Any]) -> Clips:
     """Frames and latents of a preprocessed pretraining batch."""
-    frames, valid = policy.clip(batch)
+    clip = policy.clip(batch)
+    frames, valid = clip.frames, clip.valid
     planned = plan_latents(policy, batch)
     if policy.config.latent_action.source == POLICY:
         planned = policy.pretraining.latent_norm(planned, valid)
