@@ -28,6 +28,10 @@ demo: setup ## the whole main job, small: pretrain, finetune, evaluate, export
 test: setup ## the quick tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
+.PHONY: test-method
+test-method: setup ## the tests of the method alone, in seconds
+	$(BIN)/python -m pytest tests/method
+
 .PHONY: test-slow
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -36,8 +36,8 @@ from lawm_lerobot.inspection.probes import (
 from lawm_lerobot.method.latent import effective_rank, latent_std
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.imagination import Preprocessor, plan_latents, preprocessed_batches, spread
 from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
+from lawm_lerobot.policies.common.imagination import Preprocessor, plan_latents, preprocessed_batches, spread
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
 logger = logging.getLogger(__name__)

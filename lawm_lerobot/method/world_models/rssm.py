@@ -205,7 +205,9 @@ class RSSM(WorldModel):
         if observed is None:
             logits = self.prior(deter)  # (N,stoch)
         else:
-            seeing, imagining = deter.split([len(observed), len(deter) - len(observed)])  # (B,deter), (N-B,deter)
+            seeing, imagining = deter.split(
+                [len(observed), len(deter) - len(observed)]
+            )  # (B,deter), (N-B,deter)
             logits = torch.cat([self.posterior(seeing, observed), self.prior(imagining)])  # (N,stoch)
         probs = self.probabilities(logits)  # (N,groups,classes)
         return State(deter, straight_through(probs, noise), probs)
