@@ -98,7 +98,7 @@ class LatentActionPretraining(nn.Module):
             z: (B+L,H,Z), the latents of the batch and then of the labelled clips.
             valid: (B+L,H) bool.
             labels: The true actions.
-            track: Whether the running R2 takes part, and is returned.
+            track: This step counts in the running R2, which is among the metrics then.
 
         Returns:
             The loss () and metrics ().

@@ -32,6 +32,8 @@ def test_a_gradient_arrives_at_every_parameter(source, world_model):
     method, policy, clip = make(source, world_model)
     pretraining_loss(method, policy, clip)[0].backward()
     assert not silent(policy)
+    if method.inverse_dynamics is not None:
+        assert method.infer_latents(clip.frames, clip.valid).shape == (B, H, Z)
     # A constant added to all latents, which their norm takes away again.
     assert silent(method) <= {"inverse_dynamics.head.1.bias"}
     assert (method.inverse_dynamics is None) == (source == "policy")

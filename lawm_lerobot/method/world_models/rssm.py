@@ -205,9 +205,8 @@ class RSSM(WorldModel):
         if observed is None:
             logits = self.prior(deter)  # (N,stoch)
         else:
-            seeing, imagining = deter.split(
-                [len(observed), len(deter) - len(observed)]
-            )  # (B,deter), (N-B,deter)
+            counts = [len(observed), len(deter) - len(observed)]
+            seeing, imagining = deter.split(counts)  # (B,deter), (N-B,deter)
             logits = torch.cat([self.posterior(seeing, observed), self.prior(imagining)])  # (N,stoch)
         probs = self.probabilities(logits)  # (N,groups,classes)
         return State(deter, straight_through(probs, noise), probs)
@@ -220,7 +219,7 @@ class RSSM(WorldModel):
                 With all T frames there are 2*B: those of the posterior, and after them those of the open loop. Both
                 go through one recurrence, since products with twice the rows cost less than twice as many.
             latents: (B,H,Z).
-            sample: Whether the posterior samples its s_t. The open loop always takes the mode.
+            sample: The posterior samples its s_t; otherwise it takes the mode, as the open loop always does.
         """
         batch, horizon = latents.shape[:2]
         rows = batch if observed.shape[1] == 1 else 2 * batch

@@ -211,7 +211,8 @@ class LawmPolicy(_Mixin):
 
     def clip(self, batch: dict[str, Any]) -> Clip:
         """The world model's view of a pretraining batch."""
-        return make_clip(batch, self.config, self.pretraining.pixel_mean, self.pretraining.pixel_scale)
+        mean, scale = map(self.pretraining.get_buffer, ("pixel_mean", "pixel_scale"))  # each (C,1,1)
+        return make_clip(batch, self.config, mean, scale)
 
     def policy_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The wrapped policy's view of a pretraining batch: its history up to x_0, and no action."""
