@@ -11,7 +11,7 @@ export MUJOCO_GL
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) ## make .venv with the pinned requirements and this package, and check off-screen rendering
@@ -27,6 +27,10 @@ demo: setup ## the whole main job, small: pretrain, finetune, evaluate, export
 .PHONY: test
 test: setup ## the quick tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+.PHONY: test-method
+test-method: setup ## the tests of the method alone, in seconds
+	$(BIN)/python -m pytest tests/method
 
 .PHONY: test-slow
 test-slow: setup ## the tests that take minutes

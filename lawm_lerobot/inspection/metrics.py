@@ -24,8 +24,9 @@ from lawm_lerobot.inspection.probes import (
 from lawm_lerobot.inspection.sample import BATCH, Sample
 from lawm_lerobot.method.latent import effective_rank, latent_std
 from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
 from lawm_lerobot.policies.common.imagination import imagine
-from lawm_lerobot.policies.common.policy import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO, LawmPolicy
+from lawm_lerobot.policies.common.policy import LawmPolicy
 
 # A pixel moves in x_k if one of its channels differs from x_0 by more than this, on the scale of [0, 1].
 MOVED = 0.1

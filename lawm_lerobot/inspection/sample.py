@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_lerobot.inspection.probes import between_frames, head_inputs, shift_images, shift_offsets
+from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.clip_batches import evenly_spaced, preprocessed_batches
 from lawm_lerobot.policies.common.configuration import LawmConfig
@@ -178,27 +179,27 @@ def _take_sample(
     batches = preprocessed_batches(dataset, picks.tolist(), preprocessor, BATCH)
     with tqdm(total=len(picks), desc="clips", unit="clip") as bar:
         for batch in batches:
-            frames, valid = policy.clip(batch)
+            clip = policy.clip(batch)
             with head_inputs(policy, policy.latent_head) as features:
-                latents = clip_latents(policy, batch, frames, valid)
+                latents = clip_latents(policy, batch, clip)
             with head_inputs(untrained, untrained.latent_head) as untrained_features:
-                untrained_latents = clip_latents(untrained, batch, frames, valid).inferred
+                untrained_latents = clip_latents(untrained, batch, clip).inferred
             new = {
-                "frames": (frames * 255).round().to(torch.uint8),
+                "frames": (clip.frames * 255).round().to(torch.uint8),
                 "inferred": latents.inferred,
                 "predicted": latents.predicted,
                 "features": features(),
                 "untrained_latents": untrained_latents,
                 "untrained_features": untrained_features(),
             }
-            here = shifted_clips[(shifted_clips >= done) & (shifted_clips < done + len(frames))] - done
+            here = shifted_clips[(shifted_clips >= done) & (shifted_clips < done + len(clip))] - done
             if len(here):
-                shifted = _shifted_latents(policy, batch, frames, valid, offsets)  # (S,B,H,Z)
+                shifted = _shifted_latents(policy, batch, clip, offsets)  # (S,B,H,Z)
                 new["shifted"] = shifted[:, here.to(shifted.device)].transpose(0, 1)  # (n,S,H,Z)
             for name, tensor in new.items():
                 parts.setdefault(name, []).append(tensor.cpu())
-            done += len(frames)
-            bar.update(len(frames))
+            done += len(clip)
+            bar.update(len(clip))
     joined = {name: torch.cat(tensors) for name, tensors in parts.items()}
     joined["shifted"] = joined["shifted"].transpose(0, 1)  # (n,S,H,Z) -> (S,n,H,Z)
     rows = dataset.hf_dataset.with_format("numpy")
@@ -216,19 +217,18 @@ def _take_sample(
 def _shifted_latents(
     policy: LawmPolicy,
     batch: dict[str, Any],
-    frames: Tensor,
-    valid: Tensor,
+    clip: Clip,
     offsets: Sequence[tuple[float, float]],
 ) -> Tensor:
     """(S,B,H,Z): the inferred latents under every shift of the input, one shift for all frames of a clip."""
     if policy.config.latent_action.source != POLICY:
-        inputs = [shift_images(frames, offset) for offset in offsets]
-        return torch.stack([policy.pretraining.infer_latents(shifted, valid) for shifted in inputs])
+        inputs = [shift_images(clip.frames, offset) for offset in offsets]
+        return torch.stack([policy.pretraining.infer_latents(shifted, clip.valid) for shifted in inputs])
     rows = []
     for offset in offsets:
         shifted = {**batch, **{key: shift_images(batch[key], offset) for key in policy.cameras}}
         with seeded_context(0):  # policies that denoise start from the same noise under every shift
-            rows.append(clip_latents(policy, shifted, frames, valid).inferred)
+            rows.append(clip_latents(policy, shifted, clip).inferred)
     return torch.stack(rows)
 
 

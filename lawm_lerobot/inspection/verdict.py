@@ -15,7 +15,7 @@ from lawm_lerobot.inspection.metrics import (
     Metrics,
     ShiftMetrics,
 )
-from lawm_lerobot.policies.common.policy import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
+from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
 
 # Difference between two R2 below which neither is called better.
 PROBE_MARGIN = 0.05

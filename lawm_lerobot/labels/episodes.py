@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.datasets.video_utils import decode_video_frames
 from torch import Tensor
+
+from lawm_lerobot.method.frames import resize_frames
 
 #: Frames decoded at a time: full-size pictures of a long episode would fill the memory before they are shrunk.
 DECODED_AT_ONCE = 64
@@ -100,12 +101,7 @@ class EpisodeReader:
         for start in range(first, end, DECODED_AT_ONCE):
             stop = min(start + DECODED_AT_ONCE, end)
             images = self._decode(episode, camera, start - first, stop - first, first)
-            if size is not None and tuple(images.shape[-2:]) != size:
-                images = F.interpolate(
-                    images.float(), size, mode="bilinear", antialias=True, align_corners=False
-                )
-                images = images.round().clamp(0, 255).to(torch.uint8)
-            parts.append(images)
+            parts.append(images if size is None else resize_frames(images, size))
         return torch.cat(parts)
 
     def _decode(self, episode: int, camera: str, start: int, stop: int, first: int) -> Tensor:

@@ -20,24 +20,27 @@ if TYPE_CHECKING:
     from lawm_lerobot.method.inverse_dynamics import InverseDynamics
     from lawm_lerobot.method.world_models.base import WorldModel
 
+# Powers of two, so that strided convolutions end on a 4x4 map.
 IMAGE_SIZES = (32, 64, 128, 256)
-"""Powers of two, so that strided convolutions end on a 4x4 map."""
 
 
 @dataclass(frozen=True)
 class RSSMSize:
-    """Widths of DreamerV3's recurrent state-space model (arXiv 2301.04104, the table of model sizes)."""
+    """Widths of DreamerV3's recurrent state-space model (arXiv 2301.04104, the table of model sizes).
+
+    Args:
+        deter: Units of the deterministic state h_t.
+        hidden: Units of the layers around it.
+        groups: Categorical variables in the stochastic state s_t.
+        classes: Classes of each of them.
+        depth: Channels of the first convolution; they double at every further one, up to 8 times.
+    """
 
     deter: int
-    """Units of the deterministic state h_t."""
     hidden: int
-    """Units of the layers around it."""
     groups: int
-    """Categorical variables in the stochastic state s_t."""
     classes: int
-    """Classes of each."""
     depth: int
-    """Channels of the first convolution; they double at every further one, up to 8 times."""
 
 
 RSSM_SIZES = {
@@ -53,10 +56,15 @@ RSSM_SIZES = {
 
 @dataclass(frozen=True)
 class RecurrentSize:
+    """Widths of the recurrent world model.
+
+    Args:
+        hidden: Units of the recurrent state.
+        depth: Channels of the first convolution; they double at every further one, up to 8 times.
+    """
+
     hidden: int
-    """Units of the recurrent state."""
     depth: int
-    """Channels of the first convolution; they double at every further one, up to 8 times."""
 
 
 RECURRENT_SIZES = {
@@ -69,10 +77,15 @@ RECURRENT_SIZES = {
 
 @dataclass(frozen=True)
 class InverseDynamicsSize:
+    """Widths of the inverse dynamics.
+
+    Args:
+        hidden: Units of the features of one transition.
+        depth: Channels of the first convolution; they double at every further one, up to 8 times.
+    """
+
     hidden: int
-    """Units of the feature of one transition."""
     depth: int
-    """Channels of the first convolution; they double at every further one, up to 8 times."""
 
 
 INVERSE_DYNAMICS_SIZES = {
@@ -82,39 +95,41 @@ INVERSE_DYNAMICS_SIZES = {
 }
 
 
-def _check_choice(what: str, found: object, expected: Collection, flag: str) -> None:
+def _check_choice(name: str, found: object, expected: Collection, flag: str) -> None:
     if found not in expected:
         options = ", ".join(str(option) for option in expected)
-        raise ParsingError(f"{what} is {found!r} but must be one of {options}: change `{flag}`.")
+        raise ParsingError(f"{name} is {found!r} but must be one of {options}: change `{flag}`.")
 
 
-def _check_not_negative(what: str, found: float, flag: str) -> None:
+def _check_not_negative(name: str, found: float, flag: str) -> None:
     if not found >= 0:  # Written so that NaN is refused too.
-        raise ParsingError(f"{what} is {found!r} but must not be negative: change `{flag}`.")
+        raise ParsingError(f"{name} is {found!r} but must not be negative: change `{flag}`.")
 
 
 @dataclass
 class WorldModelConfig(draccus.ChoiceRegistry, abc.ABC):
-    """What the world models have in common; `type` on the command line chooses one.
+    """The configuration that the world models share; `type` on the command line chooses one of them.
 
     draccus ignores the instance a field has as its default once one flag of the field is given: it builds the
     choice named by `default_choice_name` from that class's own defaults. A field of this type should
     therefore use `field(default_factory=WorldModelConfig.default)`.
+
+    Args:
+        size: The size, named by its counted parameters; each world model has its own.
+        image_size: The side of the square frames that the world model sees, in pixels: 32, 64, 128 or 256.
+        camera: The camera whose frames it predicts, e.g. observation.images.top; None takes the first in name order.
+        loss_weight: A factor on the returned loss. Pixel errors are counted as DreamerV3 does, summed over a 64x64 RGB
+            frame, which is of the order of 100 early on; 0.01 brings the loss to the order of 1, beside a policy's
+            own, so that clipping the joint gradient norm leaves the policy's share alone.
     """
 
-    # Whether x_0 reaches the prediction only through the latent-sized state of the model. Where it does not, a model
+    # True if x_0 reaches the prediction only through the latent-sized state of the model. Where it does not, a model
     # driven by the policy's own latents, which are a function of x_0, can do without them.
-    narrow_door: ClassVar[bool] = True
+    first_frame_bottleneck: ClassVar[bool] = True
 
-    # Named by counted parameters; each world model lists its own.
     size: str
-    # Side of the square frames the world model sees, in pixels: 32, 64, 128 or 256.
     image_size: int = 64
-    # Whose frames it predicts, e.g. observation.images.top; None takes the first camera in name order.
     camera: str | None = None
-    # Factor on the returned loss. Pixel errors are counted as DreamerV3 does, summed over a 64x64 RGB frame,
-    # which is of the order of 100 early on; 0.01 brings the loss to the order of 1, beside a policy's own, so
-    # that clipping the joint gradient norm leaves the policy's share alone.
     loss_weight: float = 0.01
 
     def __post_init__(self) -> None:
@@ -151,21 +166,27 @@ class WorldModelConfig(draccus.ChoiceRegistry, abc.ABC):
 @WorldModelConfig.register_subclass("rssm")
 @dataclass
 class RSSMConfig(WorldModelConfig):
-    """DreamerV3's recurrent state-space model: a deterministic and a discrete stochastic state."""
+    """DreamerV3's recurrent state-space model: a deterministic and a discrete stochastic state.
+
+    Args:
+        size: The size, named by its counted parameters.
+        decoded_frames: Frames of each clip that are decoded in a training step, drawn at random, the last one always
+            among them: as many reconstructed as predicted open loop, 2 at least. 0 decodes all, as evaluation does.
+        open_loop_weight: The weight of the pixel error of the open-loop prediction, beside the posterior's
+            reconstruction error.
+        dynamics_weight: The weight beta_dyn of a KL term, as in DreamerV3's first version and in LAWM (DreamerV3's
+            later version raises it to 1).
+        representation_weight: The weight beta_rep of the other KL term.
+        free_bits: The KL below which nothing is pushed, in nats.
+        unimix: The share of the uniform distribution in every categorical one.
+    """
 
     size: str = "12m"
-    # Frames of each clip that are decoded in a training step, drawn at random, the last one always among them: as
-    # many reconstructed as predicted open loop, 2 at least. 0 decodes all, as evaluation does.
     decoded_frames: int = 4
-    # Weight of the pixel error of the open-loop prediction, beside the posterior's reconstruction error.
     open_loop_weight: float = 1.0
-    # Weights of the two KL terms, beta_dyn and beta_rep of DreamerV3's first version (the later one raises
-    # beta_dyn to 1). LAWM uses these.
     dynamics_weight: float = 0.5
     representation_weight: float = 0.1
-    # KL below which nothing is pushed, in nats.
     free_bits: float = 1.0
-    # Share of the uniform distribution in every categorical one.
     unimix: float = 0.01
 
     def __post_init__(self) -> None:
@@ -197,13 +218,17 @@ class RSSMConfig(WorldModelConfig):
 @WorldModelConfig.register_subclass("recurrent")
 @dataclass
 class RecurrentConfig(WorldModelConfig):
-    """A cheap, deterministic model: encodes x_0 once, rolls the latents, paints what changes over x_0."""
+    """A cheap, deterministic model: encodes x_0 once, rolls the latents, paints what changes over x_0.
 
-    narrow_door: ClassVar[bool] = False  # the decoder sees x_0's maps at every scale
+    Args:
+        size: The size, named by its counted parameters.
+        motion_weight: The extra weight of pixels that differ from x_0: little of a frame moves, and the background
+            would drown it. 0 turns it off.
+    """
+
+    first_frame_bottleneck: ClassVar[bool] = False  # the decoder sees x_0's maps at every scale
 
     size: str = "2m"
-    # Extra weight of pixels that differ from x_0: what moves is small, and the background would drown it. 0
-    # turns it off.
     motion_weight: float = 4.0
 
     def __post_init__(self) -> None:
@@ -224,14 +249,17 @@ class RecurrentConfig(WorldModelConfig):
 
 @dataclass
 class InverseDynamicsConfig:
-    """The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours)."""
+    """The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours).
 
-    # Named by counted parameters: test, 1m, 3m.
+    Args:
+        size: The size, named by its counted parameters: test, 1m, 3m.
+        random_shift: The largest shift, in pixels, of its own input while training. The world model sees the frames
+            unshifted: a shift that both see turns the latent into a code for the shift.
+        context: Transitions on either side that a latent may depend on, besides its own.
+    """
+
     size: str = "1m"
-    # Largest shift, in pixels, of its own input while training. The world model sees the frames unshifted: a
-    # shift that both see turns the latent into a code for the shift.
     random_shift: int = 4
-    # Transitions on either side that a latent may depend on, besides its own.
     context: int = 1
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Inverse dynamics q(z_k | x_k, x_{k+1}, neighbours): which latent action led from one frame to the next."""
+"""Inverse dynamics q(z_k | x_k, x_{k+1}, neighbours): the latent action that led from one frame to the next."""
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,13 @@ from lawm_lerobot.method.networks import (
     NormedLinear,
     as_images,
     channels_of,
-    conv_stages,
+    halving_convs,
     init_weights,
 )
 
-FRAME_STAGES = 2
-"""Convolutions that see one frame. The rest see a transition: at a quarter of the resolution two frames can
-still be compared place by place, and a small object that moved has not been pooled away."""
+# Convolutions that see one frame. The rest see a transition: at a quarter of the resolution two frames can still be
+# compared place by place, and a small object that moved has not been pooled away.
+CONVS_PER_FRAME = 2
 
 
 def random_shift(frames: Tensor, pixels: int) -> Tensor:
@@ -29,10 +29,10 @@ def random_shift(frames: Tensor, pixels: int) -> Tensor:
     shifts = torch.randint(-pixels, pixels + 1, (2, batch, 1), device=frames.device)  # (2,B,1)
     rows = (torch.arange(height, device=frames.device) + shifts[0]).clamp(0, height - 1)  # (B,h)
     columns = (torch.arange(width, device=frames.device) + shifts[1]).clamp(0, width - 1)  # (B,w)
-    clips = frames.flatten(1, 2)  # (B,T*C,h,w)
-    clips = clips.gather(2, rows[:, None, :, None].expand_as(clips))
-    clips = clips.gather(3, columns[:, None, None, :].expand_as(clips))
-    return clips.unflatten(1, (time, channels))  # (B,T,C,h,w)
+    shifted = frames.flatten(1, 2)  # (B,T*C,h,w)
+    shifted = shifted.gather(2, rows[:, None, :, None].expand_as(shifted))
+    shifted = shifted.gather(3, columns[:, None, None, :].expand_as(shifted))
+    return shifted.unflatten(1, (time, channels))  # (B,T,C,h,w)
 
 
 class TemporalMixing(nn.Module):
@@ -61,8 +61,15 @@ class TemporalMixing(nn.Module):
 class InverseDynamics(nn.Module):
     """Frames of a clip -> one raw latent per transition.
 
-    The latents come out unbounded and unnormalised; what keeps them from copying the frames (a low dimension
-    and `LatentNorm`) is for the caller to add.
+    The latents come out unbounded and unnormalised; the constraints that keep them from copying the frames (a low
+    dimension and `LatentNorm`) are for the caller to add.
+
+    Args:
+        latent_dim: Z.
+        image_size: The side h = w of the frames, in pixels.
+        size: A name in `INVERSE_DYNAMICS_SIZES`.
+        random_shift: The largest shift, in pixels, of its input in training.
+        context: Transitions on either side that a latent depends on, besides its own.
     """
 
     def __init__(
@@ -72,8 +79,8 @@ class InverseDynamics(nn.Module):
         widths = INVERSE_DYNAMICS_SIZES[size]
         channels = channels_of(widths.depth, image_size)
         self.random_shift = random_shift
-        self.frame_stages = conv_stages([IMAGE_CHANNELS, *channels[:FRAME_STAGES]])
-        self.pair_stages = conv_stages([3 * channels[FRAME_STAGES - 1], *channels[FRAME_STAGES:]])
+        self.frame_stages = halving_convs([IMAGE_CHANNELS, *channels[:CONVS_PER_FRAME]])
+        self.pair_stages = halving_convs([3 * channels[CONVS_PER_FRAME - 1], *channels[CONVS_PER_FRAME:]])
         self.project = NormedLinear(channels[-1] * MINIMUM_MAP**2, widths.hidden)
         self.mixing = nn.ModuleList(TemporalMixing(widths.hidden) for _ in range(context))
         self.head = nn.Sequential(nn.LayerNorm(widths.hidden), nn.Linear(widths.hidden, latent_dim))
@@ -81,7 +88,7 @@ class InverseDynamics(nn.Module):
 
     @property
     def shifts(self) -> bool:
-        """Whether its input is shifted at random now."""
+        """True while its input is shifted at random."""
         return self.training and self.random_shift > 0
 
     def forward(self, frames: Tensor, valid: Tensor, shift: bool = True) -> Tensor:

@@ -1,4 +1,4 @@
-"""What constrains latent actions, and what shows that they have not collapsed. Letters as in base.py."""
+"""The constraint on latent actions, and the metrics that show a collapse. Letters as in world_models/base.py."""
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,11 @@ class LatentNorm(nn.Module):
 
     A dimension whose standard deviation is far below sqrt(eps) = 0.01 stays near zero instead of having
     rounding noise blown up to unit variance: a collapse remains visible.
+
+    Args:
+        dim: Z.
+        momentum: The share of a batch in the running statistics, once there have been many.
+        eps: Added to the variances.
     """
 
     mean: Tensor
@@ -59,7 +64,13 @@ class LatentNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, mean: Tensor, variance: Tensor, enough: Tensor) -> None:
-        """Moves the running statistics, at first as a plain average, so that they start from no guess."""
+        """Moves the running statistics, at first as a plain average, so that they start from no guess.
+
+        Args:
+            mean: (Z), the batch's.
+            variance: (Z), the batch's.
+            enough: () bool, False where the batch has too few latents and leaves the statistics as they are.
+        """
         self.batches += enough
         rate = (1.0 / self.batches.clamp_min(1.0)).clamp_min(self.momentum) * enough
         self.mean.lerp_(mean, rate)
@@ -71,7 +82,7 @@ def effective_rank(z: Tensor, valid: Tensor) -> Tensor:
     """() exp of the entropy of the normalised eigenvalues of the latents' covariance (Roy, Vetterli 2007).
 
     Between 1 and Z for (B,H,Z): how many directions the latents use. 0 if they do not vary at all. The
-    decomposition waits for the GPU, so call it when figures are logged, not at every step.
+    decomposition waits for the GPU, so call it when metrics are logged, not at every step.
     """
     mean, variance, count = masked_moments(z, valid)
     centred = ((z.float() - mean) * valid.unsqueeze(-1)).flatten(0, 1)  # (B*H,Z)

@@ -11,7 +11,13 @@ from draccus.utils import ParsingError
 INVERSE_DYNAMICS = "inverse_dynamics"
 POLICY = "policy"
 BOTH = "both"
-SOURCES = (INVERSE_DYNAMICS, POLICY, BOTH)
+# For each source, the models whose latents drive the world model, in this order, and the prefix of their metrics.
+LATENT_MODELS = {
+    INVERSE_DYNAMICS: {INVERSE_DYNAMICS: ""},
+    POLICY: {POLICY: ""},
+    BOTH: {INVERSE_DYNAMICS: "", POLICY: "policy_"},
+}
+SOURCES = tuple(LATENT_MODELS)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Blocks that the world models and the inverse dynamics share.
+"""Layers that the world models and the inverse dynamics share.
 
 Letters as in base.py, and N any number of images or rows that are processed alike.
 """
@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lawm_lerobot.method.kernels.conv import ChannelNormSiLU, activated_convs
-from lawm_lerobot.method.kernels.linear import Product, is_faster
+from lawm_lerobot.method.kernels.linear import BlockProduct, affine, is_faster
+from lawm_lerobot.method.kernels.recurrence import unrolled
 
 IMAGE_CHANNELS = 3
+# Side of the smallest feature map: DreamerV3's encoder stops, and its decoder starts, at 4x4.
 MINIMUM_MAP = 4
-"""Side of the smallest feature map: DreamerV3's encoder stops, and its decoder starts, at 4x4."""
+# DreamerV3 sums the squared error over a frame of 64x64. The mean error times this number is that sum, and it keeps
+# the balance with the other loss terms when frames are larger or smaller.
 PIXELS = 64 * 64 * IMAGE_CHANNELS
-"""DreamerV3 sums the squared error over a frame of 64x64. The mean error times this number is that sum, and
-it keeps the balance with the other loss terms when frames are larger or smaller."""
+# Factor on the initial weights of a head that emits pixels: the first predictions lie within the range of images
+# instead of spending hundreds of steps on coming back to it.
 HEAD_SCALE = 0.1
-"""Factor on the initial weights of a head that emits pixels: the first predictions lie within the range of
-images instead of spending hundreds of steps on coming back to it."""
 
 
 def init_weights(module: nn.Module) -> None:
@@ -49,8 +50,8 @@ def trunc_normal_(weight: Tensor, fan_in: int) -> None:
 
 def channels_of(depth: int, image_size: int) -> list[int]:
     """Channels of the maps of side image_size/2, image_size/4, ..., 4."""
-    stages = int(math.log2(image_size // MINIMUM_MAP))
-    return [depth * min(2**stage, 8) for stage in range(stages)]
+    halvings = int(math.log2(image_size // MINIMUM_MAP))
+    return [depth * min(2**halving, 8) for halving in range(halvings)]
 
 
 def as_images(frames: Tensor) -> Tensor:
@@ -63,19 +64,26 @@ def as_images(frames: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` is true, or by the weights in it; 0 where it is true nowhere."""
+    """The mean () of `values` (B,n) where `mask` (B,n) is true, or by the weights in it; 0 where it is true nowhere."""
     mask = mask.to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp_min(1.0)
 
 
 class Linear(nn.Linear):
-    """A linear layer for inputs (N,inputs) or (B,n,inputs), see products.py."""
+    """A linear layer that uses the kernels where they gain."""
+
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Its weight (1,inputs,outputs) and bias (1,1,outputs), as `unrolled` takes them."""
+        return self.weight.t().unsqueeze(0), None if self.bias is None else self.bias.view(1, 1, -1)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """(N,inputs) -> (N,outputs); outside of a recurrence also (B,n,inputs) -> (B,n,outputs)."""
+        if (in_recurrence := unrolled(self, len(inputs))) is not None:
+            return in_recurrence(inputs.unsqueeze(0)).squeeze(0)  # (N,outputs)
         if not is_faster(inputs):
             return super().forward(inputs)
         rows = inputs.reshape(1, -1, self.in_features)  # (1,N,inputs)
-        outputs = Product.apply(rows, self.weight.t().unsqueeze(0)).view(*inputs.shape[:-1], -1)
+        outputs = BlockProduct.apply(rows, self.weight.t().unsqueeze(0)).view(*inputs.shape[:-1], -1)
         return outputs if self.bias is None else outputs + self.bias
 
 
@@ -99,17 +107,21 @@ class BlockLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(blocks, 1, outputs // blocks))
         trunc_normal_(self.weight, inputs // blocks)
 
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Its weight (blocks,inputs/blocks,outputs/blocks) and bias (blocks,1,outputs/blocks), for `unrolled`."""
+        return self.weight, self.bias
+
     def forward(self, inputs: Tensor) -> Tensor:
         """(N,inputs) -> (N,blocks,outputs/blocks)."""
         by_block = inputs.unflatten(-1, (self.blocks, -1)).transpose(0, 1)  # (blocks,N,inputs/blocks)
-        if is_faster(inputs):
-            outputs = Product.apply(by_block, self.weight) + self.bias  # (blocks,N,outputs/blocks)
+        if (in_recurrence := unrolled(self, len(inputs))) is not None:
+            outputs = in_recurrence(by_block)  # (blocks,N,outputs/blocks)
         else:
-            outputs = torch.baddbmm(self.bias, by_block, self.weight)  # (blocks,N,outputs/blocks)
+            outputs = affine(by_block, self.weight, self.bias)  # (blocks,N,outputs/blocks)
         return outputs.transpose(0, 1)
 
 
-def conv_stages(channels: list[int]) -> nn.Sequential:
+def halving_convs(channels: list[int]) -> nn.Sequential:
     """One strided convolution from each number of channels to the next, halving h and w."""
     return nn.Sequential(
         *(
@@ -125,20 +137,20 @@ class ConvEncoder(nn.Module):
     def __init__(self, depth: int, image_size: int):
         super().__init__()
         channels = channels_of(depth, image_size)
-        self.stages = conv_stages([IMAGE_CHANNELS, *channels])
+        self.stages = halving_convs([IMAGE_CHANNELS, *channels])
         self.features = channels[-1] * MINIMUM_MAP**2
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """(N,C,h,w) -> the maps of all stages, finest first: (N,depth,h/2,w/2), ..., (N,8*depth,4,4)."""
+        """(N,C,h,w) -> the maps of every size, finest first: (N,depth,h/2,w/2), ..., (N,8*depth,4,4)."""
         maps = []
-        for stage in self.stages:
-            images = stage(images)  # halves h and w
+        for halve in self.stages:
+            images = halve(images)  # (N,2*c,h/2,w/2)
             maps.append(images)
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,C,h,w) -> (N,features)."""
-        first, *between, last = (layer for stage in self.stages for layer in stage.children())
+        first, *between, last = (layer for convolution in self.stages for layer in convolution.children())
         maps = activated_convs(between, first(images))  # (N,8*depth,4,4)
         return last(maps).flatten(1)  # (N,8*depth*4*4)
 
@@ -165,7 +177,7 @@ class ConvDecoder(nn.Module):
         maps = maps.permute(0, 3, 1, 2)  # (N,8*depth,4,4), channels-last in memory
         layers = [
             *self.start_norm,
-            *(layer for stage in self.stages for layer in stage.children()),
+            *(layer for convolution in self.stages for layer in convolution.children()),
             self.head,
         ]
         return activated_convs(layers, maps).float() + 0.5  # (N,C,h,w)
@@ -177,13 +189,13 @@ def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def prediction_metrics(errors: Tensor, first: Tensor, targets: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """What every world model reports, over the targets in `mask` (B,n), which may hold weights.
+    """The metrics () that every world model reports, over the targets in `mask`.
 
     Args:
-        errors: (B,n) of the open-loop prediction.
+        errors: (B,n), the errors of the open-loop prediction.
         first: (B,C,h,w), x_0.
         targets: (B,n,C,h,w), the frames predicted.
-        mask: (B,n), as in `masked_mean`.
+        mask: (B,n), true where a target counts, or by how much, as in `masked_mean`.
     """
     with torch.no_grad():
         mse = masked_mean(errors.detach(), mask)

@@ -1,38 +1,44 @@
-"""The pretraining loss: latent actions through world modelling.
+"""The parts of the pretraining loss: latent actions through world modelling.
 
-Letters: B batch, H latent actions, T = H + 1 frames, C h w, Z latent dimension. Latent z_k drives x_k ->
-x_{k+1}, for k = 0..H-1. Plain PyTorch; nothing here knows of LeRobot.
+Letters: B batch, L labelled clips beside it, H latent actions, T = H + 1 frames, C h w, Z latent dimension. Latent z_k
+drives x_k -> x_{k+1}, for k = 0..H-1.
+
+Whoever trains a policy adds up the parts, with the policy's own training loss among them. For each model in
+`LATENT_MODELS[source]`, in this order:
+
+    z = infer_latents(frames, valid)             of the inverse dynamics, or
+    z = policy_latents(the policy's own, valid)
+    loss += world_model_loss(clip, z)
+    loss += imitation_weight * the policy's own loss on imitation_targets(frames, valid, z)
+                                                 where z is the inverse dynamics'
+    loss += readout_loss(z, valid, labels)       where there are labels
+
+`LawmPolicy` does so for LeRobot's policies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
+from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.inverse_dynamics import InverseDynamics
 from lawm_lerobot.method.latent import LatentNorm, effective_rank, latent_std
-from lawm_lerobot.method.latent_action import BOTH, INVERSE_DYNAMICS, POLICY, LatentActionConfig
+from lawm_lerobot.method.latent_action import POLICY, LatentActionConfig
 from lawm_lerobot.method.networks import masked_mean
 from lawm_lerobot.method.readout import ActionReadout, LabelBatch
-from lawm_lerobot.method.world_models.base import WorldModel
-
-#: predict_latents() -> (B+L,H,Z), with gradient into the policy: for the batch, then for labelled clips, if any.
-PredictLatents = Callable[[], Tensor]
-#: imitation_loss(latents (B,H,Z)) -> the policy's own training loss on them, and its own metrics.
-ImitationLoss = Callable[[Tensor], tuple[Tensor, dict]]
+from lawm_lerobot.method.world_models.base import WorldModel, WorldModelOutput
 
 
 class LatentActionPretraining(nn.Module):
-    """World model, inverse dynamics, and the loss that joins them to a policy.
+    """World model, inverse dynamics and read-out, and the losses by which they learn.
 
     Args:
-        config: Of the latents.
+        config: The configuration of the latents.
         world_model: p(x_1..x_H | x_0, z_0..z_{H-1}).
         inverse_dynamics: q(z_k | x_k, x_{k+1}, neighbours), None with ``source=policy``.
-        readout: To robot actions, where there are labels.
-        readout_weight: Of its loss.
+        readout: The read-out of robot actions, None without labels.
+        readout_weight: The weight of the read-out's loss.
     """
 
     def __init__(
@@ -54,85 +60,28 @@ class LatentActionPretraining(nn.Module):
         # policy's latents imitate q's, and so share their scale.
         self.latent_norm = LatentNorm(config.dim)
 
-    def forward(
-        self,
-        frames: Tensor,
-        valid: Tensor,
-        predict_latents: PredictLatents,
-        imitation_loss: ImitationLoss,
-        labels: LabelBatch | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor | float], Tensor]:
-        """The whole pretraining loss, over the transitions that lie within their episode.
-
-        Args:
-            frames: (B,T,C,h,w), in [0, 1], at the world model's size.
-            valid: (B,H) bool, False where x_{k+1} lies past the episode's end.
-            predict_latents: The policy's latents, called where the source needs them.
-            imitation_loss: The policy's own training loss on given latents, likewise.
-            labels: True actions of some of these clips, and labelled clips beside them, which only the
-                read-out sees.
-
-        Returns:
-            The loss (); metrics; and the latents (B,H,Z) that drove the world model, detached.
-        """
-        loss = frames.new_zeros(())
-        metrics: dict[str, Tensor | float] = {}
-        clips = len(frames)
-        # One batch, so that the normalisation of the latents is the same for all clips.
-        every_valid = valid if labels is None else torch.cat([valid, labels.valid])  # (B+L,H)
-
-        if self.config.source in (INVERSE_DYNAMICS, BOTH):
-            every_frame = frames if labels is None else torch.cat([frames, labels.frames])  # (B+L,T,C,h,w)
-            every_z = self.infer_latents(every_frame, every_valid)  # (B+L,H,Z)
-            z = every_z[:clips]  # (B,H,Z)
-            dynamics = self.world_model(frames, self._perturb(z), valid)
-            # Stop-gradient: the policy imitates the latents, it must not make them easy to imitate.
-            imitation, policy_metrics = imitation_loss(self.imitation_targets(frames, valid, z))
-            loss = loss + dynamics.loss
-            loss = loss + self.config.imitation_weight * imitation
-            metrics |= {"imitation_loss": imitation.detach(), "world_model_loss": dynamics.loss.detach()}
-            metrics |= policy_metrics | dynamics.metrics
-            if labels is not None:
-                loss = loss + self._read_out(every_z, every_valid, labels, metrics, "")
-
-        if self.config.source in (POLICY, BOTH):
-            prefix = "policy_" if self.config.source == BOTH else ""
-            every_z = predict_latents()  # (B+L,H,Z)
-            if self.config.source == POLICY:
-                every_z = self.latent_norm(every_z, every_valid)
-            z = every_z[:clips]  # (B,H,Z)
-            dynamics = self.world_model(frames, self._perturb(z), valid)
-            loss = loss + dynamics.loss
-            figures = {"world_model_loss": dynamics.loss.detach(), **dynamics.metrics}
-            metrics |= {f"{prefix}{name}": value for name, value in figures.items()}
-            if labels is not None:
-                loss = loss + self._read_out(every_z, every_valid, labels, metrics, prefix)
-
-        return loss, metrics, z.detach()
-
-    def _read_out(
-        self, z: Tensor, valid: Tensor, labels: LabelBatch, metrics: dict[str, Tensor | float], prefix: str
-    ) -> Tensor:
-        """The weighted loss () of telling the true actions from (B+L,H,Z); its gradient shapes the latents."""
-        if self.readout is None:
-            raise RuntimeError("Labels were given to a pretraining module without a read-out.")
-        error, spread = self.readout(z, valid, labels.targets)
-        metrics[f"{prefix}readout_loss"] = error.detach()
-        if not prefix:
-            metrics["readout_r2"] = self.readout.track(error, spread)
-        return self.readout_weight * error
-
     def infer_latents(self, frames: Tensor, valid: Tensor) -> Tensor:
         """q's latents for a clip: frames (B,T,C,h,w), valid (B,H) -> (B,H,Z) of unit variance."""
         if self.inverse_dynamics is None:
             raise RuntimeError("latent_action.source=policy has no inverse dynamics.")
         return self.latent_norm(self.inverse_dynamics(frames, valid), valid)
 
+    def policy_latents(self, z: Tensor, valid: Tensor) -> Tensor:
+        """The policy's own latents (B,H,Z) as they drive the world model, given valid (B,H)."""
+        return self.latent_norm(z, valid) if self.config.source == POLICY else z
+
+    def world_model_loss(self, clip: Clip, z: Tensor) -> WorldModelOutput:
+        """The world model's loss on B clips, driven by their latents (B,H,Z) and noise."""
+        if self.training and self.config.noise:
+            z = z + self.config.noise * torch.randn_like(z)  # (B,H,Z)
+        return self.world_model(clip.frames, z, clip.valid)
+
     @torch.no_grad()
     def imitation_targets(self, frames: Tensor, valid: Tensor, z: Tensor) -> Tensor:
         """The latents (B,H,Z) that the policy is to imitate, given those that drive the world model.
 
-        The policy sees x_0 as it is and cannot know how q's input was shifted: where it was, q looks once more.
+        Without gradient: the policy imitates the latents, it must not make them easy to imitate. The policy sees x_0 as
+        it is and cannot know how q's input was shifted: where it was, q looks once more.
         """
         if self.inverse_dynamics is None or not (
             self.inverse_dynamics.shifts and self.config.unshifted_targets
@@ -140,12 +89,31 @@ class LatentActionPretraining(nn.Module):
             return z.detach()
         return self.latent_norm(self.inverse_dynamics(frames, valid, shift=False), valid, track=False)
 
-    def _perturb(self, z: Tensor) -> Tensor:
-        return z + self.config.noise * torch.randn_like(z) if self.training and self.config.noise else z
+    def readout_loss(
+        self, z: Tensor, valid: Tensor, labels: LabelBatch, track: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted error of reading the true actions out of the latents, which it shapes by its gradient.
+
+        Args:
+            z: (B+L,H,Z), the latents of the batch and then of the labelled clips.
+            valid: (B+L,H) bool.
+            labels: The true actions.
+            track: This step counts in the running R2, which is among the metrics then.
+
+        Returns:
+            The loss () and metrics ().
+        """
+        if self.readout is None:
+            raise RuntimeError("Labels were given to a pretraining module without a read-out.")
+        error, variance = self.readout(z, valid, labels.targets)
+        metrics = {"readout_loss": error.detach()}
+        if track:
+            metrics["readout_r2"] = self.readout.track(error, variance)
+        return self.readout_weight * error, metrics
 
     @torch.no_grad()
     def health(self, frames: Tensor, latents: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Figures by which collapse cannot pass unseen, on one batch.
+        """The metrics () by which a collapse cannot pass unseen, on one batch: (B,T,C,h,w), (B,H,Z), (B,H).
 
         Returns:
             latent_std: mean over Z of the latents' standard deviation over the batch; 1 is healthy, 0 a
@@ -167,6 +135,7 @@ class LatentActionPretraining(nn.Module):
         }
 
     def _open_loop_error(self, frames: Tensor, latents: Tensor, valid: Tensor) -> Tensor:
+        """(B,T,C,h,w), (B,H,Z), (B,H) -> () over the valid transitions."""
         imagined = self.world_model.imagine(frames[:, 0], latents)  # (B,H,C,h,w)
         error = (imagined.float() - frames[:, 1:].float()).square().mean(dim=(2, 3, 4))  # (B,H)
         return masked_mean(error, valid)

@@ -1,7 +1,7 @@
 """The linear read-out from latent actions to robot actions. Plain PyTorch; knows nothing of LeRobot.
 
-Letters: B clips, H latent actions, T = H + 1 frames `stride` dataset frames apart, Z latent dimension, A robot
-action dimension. Latent z_k is to tell all `stride` actions between x_k and x_{k+1}.
+Letters: B clips, N of them, H latent actions, T = H + 1 frames `stride` dataset frames apart, Z latent dimension, A robot
+action dimension. All `stride` actions between x_k and x_{k+1} are read out of z_k.
 """
 
 from __future__ import annotations
@@ -12,32 +12,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-#: Share of a step in the running R2.
+# Share of a step in the running R2.
 MOMENTUM = 0.05
 
 
 @dataclass
 class ActionTargets:
-    """The true actions of some clips of a batch, all of one embodiment."""
+    """The true actions of some clips of a batch, all of one embodiment.
+
+    Args:
+        head: The index of the embodiment, and so of its head.
+        rows: (N) int64, the indices of the clips in the batch.
+        actions: (N,H,stride,A) float32 in the robot's units.
+    """
 
     head: int
-    """Which embodiment's."""
     rows: Tensor
-    """(N,) int64, which clips of the batch."""
     actions: Tensor
-    """(N,H,stride,A) float32 in the robot's units."""
 
 
 @dataclass
 class LabelBatch:
-    """What is known about actions in a training step."""
+    """The true actions that are known in a training step, and labelled clips beside the batch's own.
+
+    Args:
+        targets: The actions. Their rows count the batch's B clips first, then the L labelled ones.
+        frames: (L,T,C,h,w) in [0, 1], the labelled clips; L may be 0.
+        valid: (L,H) bool, False where x_{k+1} lies past the episode's end.
+    """
 
     targets: list[ActionTargets]
-    """Rows count the corpus's clips first, then `frames`."""
     frames: Tensor
-    """(L,T,C,h,w) in [0, 1], labelled clips beside the corpus's; L may be 0."""
     valid: Tensor
-    """(L,H) bool, False where x_{k+1} lies past the episode's end."""
 
 
 class ActionReadout(nn.Module):
@@ -53,7 +59,7 @@ class ActionReadout(nn.Module):
 
     steps: Tensor
     residual: Tensor
-    spread: Tensor
+    variance: Tensor
 
     def __init__(self, latent_dim: int, stride: int, action_dims: Sequence[int]) -> None:
         super().__init__()
@@ -65,10 +71,10 @@ class ActionReadout(nn.Module):
         # Training steps so far; saved, so that a resumed run does not draw its first clips again.
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("residual", torch.zeros(()), persistent=False)
-        self.register_buffer("spread", torch.zeros(()), persistent=False)
+        self.register_buffer("variance", torch.zeros(()), persistent=False)
 
     def set_statistics(self, head: int, mean: Tensor, std: Tensor) -> None:
-        """What standardises the actions (A,) of an embodiment; a constant dimension is left at zero."""
+        """Standardises the actions of an embodiment by mean and std (A); a constant dimension is left at zero."""
         getattr(self, f"action_mean_{head}").copy_(mean)
         getattr(self, f"action_std_{head}").copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
@@ -78,31 +84,33 @@ class ActionReadout(nn.Module):
         Args:
             z: (B,H,Z) with gradient into whatever made it.
             valid: (B,H) bool; actions of the other transitions do not count.
-            targets: Of some of the clips.
+            targets: The true actions of some of the clips.
 
         Returns:
-            The mean over the valid transitions (), and over the same ones the mean square of the actions ()
-            which is the error of always saying the mean.
+            The mean error over the valid transitions (), and over the same ones the variance of the actions (), which
+            is the error of always predicting their mean.
         """
-        error, spread, count = z.new_zeros(()), z.new_zeros(()), z.new_zeros(())
+        error, variance, count = z.new_zeros(()), z.new_zeros(()), z.new_zeros(())
         for target in targets:
             mask = valid[target.rows].unsqueeze(-1).float()  # (N,H,1)
             mean, std = self._statistics(target.head)
-            wanted = ((target.actions - mean) / std).flatten(2)  # (N,H,stride*A)
-            told = self.heads[target.head](z[target.rows]).float()  # (N,H,stride*A)
-            error = error + ((told - wanted).square() * mask).mean(-1).sum()
-            spread = spread + (wanted.square() * mask).mean(-1).sum()
+            actions = ((target.actions - mean) / std).flatten(2)  # (N,H,stride*A)
+            predicted = self.heads[target.head](z[target.rows]).float()  # (N,H,stride*A)
+            error = error + ((predicted - actions).square() * mask).mean(-1).sum()
+            variance = variance + (actions.square() * mask).mean(-1).sum()
             count = count + mask.sum()
         count = count.clamp_min(1.0)
-        return error / count, spread / count
+        return error / count, variance / count
 
     @torch.no_grad()
-    def track(self, error: Tensor, spread: Tensor) -> Tensor:
-        """Running R2 () of the read-out over the last steps. These are training clips: it says that the labels
-        were learned, not that the read-out decodes unseen episodes."""
+    def track(self, error: Tensor, variance: Tensor) -> Tensor:
+        """Running R2 () over the last steps, given the two results () of `forward`.
+
+        These are training clips: it says that the labels were learned, not that the read-out decodes unseen episodes.
+        """
         self.residual.lerp_(error, MOMENTUM)
-        self.spread.lerp_(spread, MOMENTUM)
-        return 1.0 - self.residual / self.spread.clamp_min(1e-8)
+        self.variance.lerp_(variance, MOMENTUM)
+        return 1.0 - self.residual / self.variance.clamp_min(1e-8)
 
     def predict(self, z: Tensor, head: int) -> Tensor:
         """(B,H,Z) -> (B,H,stride,A) in the robot's units."""

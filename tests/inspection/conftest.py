@@ -71,7 +71,7 @@ def checkpoints(root: Path, fresh: Path, video: Path) -> dict[str, Path]:
     dataset = open_clips(policy.config, "test/video", video)
     starts, _ = whole_clips(dataset.meta, policy.config)
     batches = preprocessed_batches(dataset, starts.tolist(), preprocessor)
-    frames = torch.cat([policy.clip(batch)[0] for batch in batches])
+    frames = torch.cat([policy.clip(batch).frames for batch in batches])
 
     healthy = learn(policy, frames, shared_shift=False)
     collapsed, ignored = copy.deepcopy(healthy), copy.deepcopy(healthy)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from draccus.utils import ParsingError
 from helpers.datasets_on_the_spot import FPS, make_dataset
+from helpers.toy_policy import pretraining_loss
 from helpers.training import DETERMINISTIC, assert_same_tensors, finetune, pretrain, resume
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
@@ -23,6 +24,7 @@ from lawm_lerobot.labels.corpus import CorpusLabels
 from lawm_lerobot.labels.demonstrations import Demonstrations
 from lawm_lerobot.labels.episodes import EpisodeReader
 from lawm_lerobot.labels.training import TrainingLabels
+from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, RecurrentConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.method.objective import LatentActionPretraining
@@ -92,7 +94,7 @@ def pretraining_module() -> LatentActionPretraining:
     )
 
 
-def labelled_batch(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, LabelBatch]:
+def labelled_batch(rows: list[int]) -> tuple[Clip, LabelBatch]:
     """Two clips of a corpus and two labelled ones, of noise; the actions of clips `rows` are known."""
     generator = torch.Generator().manual_seed(1)
     frames = torch.rand(4, HORIZON + 1, 3, SIZE, SIZE, generator=generator)
@@ -100,25 +102,18 @@ def labelled_batch(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, LabelBa
     valid[3, 1:] = False
     actions = torch.randn(len(rows), HORIZON, STRIDE, 2, generator=generator)
     targets = [ActionTargets(0, torch.tensor(rows), actions)]
-    return frames[:2], valid[:2], LabelBatch(targets, frames[2:], valid[2:])
-
-
-def nothing_to_imitate(latents: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    return latents.sum() * 0, {}
+    return Clip(frames[:2], valid[:2]), LabelBatch(targets, frames[2:], valid[2:])
 
 
 def test_the_readout_shapes_the_inverse_dynamics_and_nothing_else_does_here():
     module = pretraining_module()
-    frames, valid, labels = labelled_batch([2, 3])
+    clip, labels = labelled_batch([2, 3])
     for given, moved in ((None, False), (labels, True)):
         module.zero_grad()
-        loss, metrics, latents = module(
-            frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, given
-        )
+        loss, metrics = pretraining_loss(module, None, clip, given)
         loss.backward()
         gradients = [p.grad for p in module.inverse_dynamics.parameters()]
         assert all((g is not None and g.abs().sum() > 0) == moved for g in gradients)
-        assert latents.shape == (2, HORIZON, Z)
     assert module.readout.heads[0].weight.grad.abs().sum() > 0
     assert module.readout.heads[1].weight.grad is None  # nobody of the other embodiment was there
     assert metrics["readout_loss"] > 0 and metrics["readout_r2"] < 1
@@ -126,13 +121,13 @@ def test_the_readout_shapes_the_inverse_dynamics_and_nothing_else_does_here():
 
 def test_padded_actions_do_not_count():
     module = pretraining_module()
-    frames, valid, labels = labelled_batch([3])
-    _, before, _ = module(frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, labels)
+    clip, labels = labelled_batch([3])
+    _, before = pretraining_loss(module, None, clip, labels)
     labels.targets[0].actions[:, 1:] += 100
-    _, after, _ = module(frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, labels)
+    _, after = pretraining_loss(module, None, clip, labels)
     assert after["readout_loss"] == before["readout_loss"]
     labels.targets[0].actions[:, :1] += 100
-    _, changed, _ = module(frames, valid, lambda: pytest.fail("unused"), nothing_to_imitate, labels)
+    _, changed = pretraining_loss(module, None, clip, labels)
     assert changed["readout_loss"] > 2 * before["readout_loss"]
 
 

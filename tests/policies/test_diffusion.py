@@ -506,7 +506,7 @@ def test_measuring_the_health_draws_nothing_that_training_would() -> None:
     drawn = []
     for frequency in (1, 1000):
         policy = built(diffusion(health_freq=frequency, **features("top", state=S, action=Z))).train()
-        policy._training_steps = 1  # The first step measures in any case.
+        policy.health.training_steps = 1  # The first step measures in any case.
         torch.manual_seed(3)
         policy.forward(pretraining_batch(policy.config))
         drawn.append(torch.rand(4))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.act.modeling_act import ACTPolicy
 from torch import Tensor, nn
 
 from lawm_lerobot.method.configuration import (
@@ -21,7 +22,7 @@ from lawm_lerobot.method.configuration import (
 from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
-from lawm_lerobot.policies.common.policy import IGNORED_AFTER
+from lawm_lerobot.policies.common.health import IGNORED_AFTER
 
 torch.set_num_threads(1)
 
@@ -167,7 +168,8 @@ def test_world_model_and_inverse_dynamics_get_gradients(source: str, world_model
 @pytest.mark.parametrize("world_model", WORLD_MODELS)
 def test_every_latent_changes_the_loss(world_model: str, k: int) -> None:
     policy = make_policy(world_model=world_model).eval()
-    frames, valid = policy.clip(noise_batch())
+    clip = policy.clip(noise_batch())
+    frames, valid = clip.frames, clip.valid
     z = torch.randn(B, H, Z, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         before = policy.pretraining.world_model(frames, z, valid).loss
@@ -233,6 +235,23 @@ def test_policy_imitates_latents_of_the_frames_as_they_are(
         assert norm.batches == before + 1  # the second look leaves the running statistics alone
     assert torch.equal(*imitated) == unshifted
     assert not any(latents.requires_grad for latents in imitated)
+
+
+def test_samples_cannot_be_weighted() -> None:
+    # LeRobot asks so where its sample weights are in use, and would multiply a loss of the whole batch by them.
+    with pytest.raises(ValueError, match="leave out --sample_weighting") as error:
+        make_policy().forward(noise_batch(), reduction="none")
+    assert "(reduction='none')" in str(error.value)
+    with pytest.raises(TypeError, match="unheard_of"):
+        make_policy().forward(noise_batch(), unheard_of=1)
+
+
+def test_finetuning_passes_the_reduction_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(ACTPolicy, "forward", lambda self, batch, **kwargs: (asked.append(kwargs), {}))
+    config = replace(make_policy().config, stage="finetune", chunk_size=6, n_action_steps=6)
+    LawmActPolicy(config).forward({CAMERA: torch.rand(B, 3, SIZE, SIZE)}, reduction="none")
+    assert asked == [{"reduction": "none"}]
 
 
 def test_optimizer_steps_in_one_pass_and_to_the_same_weights() -> None:
@@ -341,7 +360,7 @@ def test_one_batch_can_be_learnt_and_only_with_its_own_latents(
         source, world_model, health_freq=20, dropout=0.0, kl_weight=0.1, policy_pretraining_lr=2e-3
     )
     policy.model.backbone.requires_grad_(False)  # Most of the time, and not needed for one batch.
-    policy._measurements = IGNORED_AFTER  # Judge as in a long run, at the last measurement below.
+    policy.health.measurements = IGNORED_AFTER  # Judge as in a long run, at the last measurement below.
     optimizer = torch.optim.Adam(policy.get_optim_params(), lr=2e-3)
     batch = moving_squares()
     losses = []
@@ -354,8 +373,8 @@ def test_one_batch_can_be_learnt_and_only_with_its_own_latents(
             losses.append(loss.item())
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
-    policy._warned.clear()
-    policy._training_steps = 0  # Measure now.
+    policy.health.warned.clear()
+    policy.health.training_steps = 0  # Measure now.
     caplog.clear()
     _, metrics = policy.forward(batch)
     assert metrics["shuffle_ratio"] > 1.1
@@ -405,7 +424,8 @@ def test_fresh_latents_are_not_warned_of(source: str, caplog: pytest.LogCaptureF
 
 def test_latents_of_a_clip_that_is_over_do_not_count_as_another_clips() -> None:
     policy = make_policy()
-    frames, valid = policy.clip(noise_batch())
+    clip = policy.clip(noise_batch())
+    frames, valid = clip.frames, clip.valid
     valid[len(valid) // 2 :, 1:] = False  # half of the batch has one transition each
     latents = torch.randn(len(valid), H, Z) * valid[..., None]
     policy.eval()
@@ -434,7 +454,7 @@ def test_ignored_latents_are_warned_of_once_the_world_model_had_its_time(
     policy = make_policy()
     with torch.no_grad():
         policy.pretraining.world_model.latent_in[0].weight.zero_()
-    policy._measurements = measurements
+    policy.health.measurements = measurements
     _, metrics = policy.forward(noise_batch())
     assert metrics["shuffle_ratio"] == pytest.approx(1, abs=0.01)
     messages = [record.message for record in caplog.records]
@@ -450,7 +470,7 @@ def test_a_policy_that_says_the_same_to_every_frame_is_warned_of(caplog: pytest.
     assert not caplog.records
     with torch.no_grad():
         policy.latent_head.zero_()
-    policy._training_steps = 0  # Measure now.
+    policy.health.training_steps = 0  # Measure now.
     _, metrics = policy.forward(noise_batch())
     assert metrics["policy_std"] == 0
     assert ["--policy.policy_pretraining_lr" in record.message for record in caplog.records] == [True]

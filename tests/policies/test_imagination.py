@@ -56,7 +56,7 @@ def test_clips_are_the_same_from_video_and_from_pictures(
     policy, preprocessor = load_pretraining_checkpoint(checkpoint)
     pictures = make_dataset(tmp_path / "p", lengths=(14, 14), action_dim=None, state_dim=None, video=False)
     frames = [
-        policy.clip(next(pretraining_batches(policy, preprocessor, "test/video", root, clips=4)))[0]
+        policy.clip(next(pretraining_batches(policy, preprocessor, "test/video", root, clips=4))).frames
         for root in (video, pictures)
     ]
     assert (frames[0] - frames[1]).abs().mean() < 0.05  # what the compression of the noisy table changes

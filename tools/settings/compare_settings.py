@@ -34,20 +34,20 @@ import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import draccus
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor, nn
 from tqdm import tqdm, trange
 
 from lawm_lerobot.files import write_json
-from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.method.clip import Clip
+from lawm_lerobot.method.frames import resize_frames
+from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS, LATENT_MODELS, POLICY
 from lawm_lerobot.method.networks import ConvEncoder, NormedLinear, as_images, masked_mean
-from lawm_lerobot.method.objective import ImitationLoss, LatentActionPretraining
+from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.statistics.ridge import fit_ridge, r2_per_dimension
 from tools.settings.configuration import CompareConfig, Setting
 from tools.settings.tables import against_table, imitation_table, settings_table
@@ -112,8 +112,7 @@ class Video:
         valid = index[:, 1:] < self.end[start][:, None]
         frames = self.frames[index.clamp_max(self.end[start][:, None] - 1)] / 255  # (B,T,C,h,w)
         if frames.shape[-1] != size:
-            flat = F.interpolate(frames.flatten(0, 1), (size, size), mode="bilinear", antialias=True)
-            frames = flat.unflatten(0, frames.shape[:2])
+            frames = resize_frames(frames.flatten(0, 1), (size, size)).unflatten(0, frames.shape[:2])
         return frames, valid
 
     def over_transition(self, actions: Tensor, first: np.ndarray) -> np.ndarray:
@@ -142,11 +141,27 @@ class ImitatingPolicy(nn.Module):
         """(B,C,h,w) in [0, 1] -> (B,H,Z)."""
         return self.head(self.trunk(as_images(first.unsqueeze(1))))
 
-    def imitating(self, first: Tensor, valid: Tensor) -> ImitationLoss:
-        def loss(latents: Tensor) -> tuple[Tensor, dict]:
-            return masked_mean((self(first) - latents).abs().mean(-1), valid), {}
+    def imitation_loss(self, first: Tensor, chunk: Tensor, valid: Tensor) -> Tensor:
+        """(B,C,h,w), (B,H,Z), (B,H) -> ()."""
+        return masked_mean((self(first) - chunk).abs().mean(-1), valid)
 
-        return loss
+
+def pretraining_loss(
+    objective: LatentActionPretraining, policy: ImitatingPolicy, clip: Clip, first: Tensor
+) -> Tensor:
+    """The whole loss () of a training step, with x_0 (B,C,h,w) as the policy sees it."""
+    loss = clip.frames.new_zeros(())
+    for model in LATENT_MODELS[objective.config.source]:
+        if model == POLICY:
+            latents = objective.policy_latents(policy(first), clip.valid)  # (B,H,Z)
+        else:
+            latents = objective.infer_latents(clip.frames, clip.valid)  # (B,H,Z)
+        loss = loss + objective.world_model_loss(clip, latents).loss
+        if model == INVERSE_DYNAMICS:
+            targets = objective.imitation_targets(clip.frames, clip.valid, latents)  # (B,H,Z)
+            imitation = policy.imitation_loss(first, targets, clip.valid)
+            loss = loss + objective.config.imitation_weight * imitation
+    return loss
 
 
 def linear_r2(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> np.ndarray:
@@ -181,7 +196,7 @@ def imitation_error(cfg: CompareConfig, video: Video, pretrained: ImitatingPolic
 
     def error(first: np.ndarray) -> Tensor:
         actions, valid = video.next_actions(first)
-        return policy.imitating(video.clips(first, POLICY_SIZE)[0][:, 0], valid)(actions)[0]
+        return policy.imitation_loss(video.clips(first, POLICY_SIZE)[0][:, 0], actions, valid)
 
     steps = cfg.finetuning_steps + (cfg.steps if pretrained is None else 0)
     for _ in trange(steps, desc="imitating", leave=False):
@@ -238,10 +253,8 @@ def pretrain(cfg: CompareConfig, video: Video, text: str, seed: int, rng: np.ran
     begin = time.process_time()
     for _ in trange(cfg.steps, desc=f"{text} seed {seed}"):
         first = rng.choice(video.train, cfg.batch_size)
-        frames, valid = video.clips(first, size)
         seen, _ = video.clips(first, POLICY_SIZE)
-        predict = partial(policy, seen[:, 0])
-        loss, _, _ = objective(frames, valid, predict, policy.imitating(seen[:, 0], valid))
+        loss = pretraining_loss(objective, policy, Clip(*video.clips(first, size)), seen[:, 0])
         take_step(optimizer, loss)
     milliseconds = 1000 * (time.process_time() - begin) / cfg.steps
     return Pretrained(setting, video, objective.eval(), policy.eval(), milliseconds)

@@ -3,6 +3,8 @@
 The maps of a clip's frames are large and the arithmetic between two convolutions is little, so on a CPU most of its
 time goes into memory that is used for the first time. Here the maps before the norm are all that is kept; what lies
 between them and the convolution exists for a few images at a time, and once more on the way back.
+
+Letters: N images, c_in and c_out channels, h w pixels, k the convolution's size.
 """
 
 from typing import Any
@@ -11,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lawm_lerobot.method import kernels
+
+# The maps of a few images: as many bytes as the allocator hands out again, and a processor's cache holds.
 BYTES_AT_ONCE = 8 * 2**20
-"""Of the maps of a few images: what the allocator hands out again, and a processor's cache holds."""
 
 
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of every pixel of a map; permuting is free in channels-last."""
 
     def forward(self, maps: Tensor) -> Tensor:
+        """(N,C,h,w) -> (N,C,h,w)."""
         normed = super().forward(maps.permute(0, 2, 3, 1))  # (N,h,w,C)
         return normed.permute(0, 3, 1, 2)  # (N,C,h,w)
 
@@ -27,31 +32,36 @@ class ChannelNormSiLU(ChannelNorm):
     """`ChannelNorm`, then SiLU."""
 
     def forward(self, maps: Tensor) -> Tensor:
+        """(N,C,h,w) -> (N,C,h,w)."""
         return F.silu(super().forward(maps))
 
 
 def activated_convs(layers: list[Any], maps: Tensor) -> Tensor:
     """Runs (norm, conv, norm, conv, ...) of `ChannelNormSiLU` and strided convolutions: (N,c_in,h,w) -> (N,c_out,...)."""
-    in_parts = maps.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if torch.compiler.is_compiling() or not _gains(maps):
+        for layer in layers:
+            maps = layer(maps)
+        return maps
     for norm, conv in zip(layers[::2], layers[1::2], strict=True):
-        if in_parts and not torch.compiler.is_compiling():
-            weights = norm.weight, norm.bias, conv.weight, conv.bias
-            where = (
-                conv.stride,
-                conv.padding,
-                conv.dilation,
-                conv.transposed,
-                conv.output_padding,
-                conv.groups,
-            )
-            maps = _ActivatedConv.apply(maps, *weights, norm.eps, where)
-        else:
-            maps = conv(norm(maps))
+        geometry = (
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.transposed,
+            conv.output_padding,
+            conv.groups,
+        )
+        weights = norm.weight, norm.bias, conv.weight, conv.bias
+        maps = _ActivatedConv.apply(maps, *weights, norm.eps, geometry)
     return maps
 
 
+def _gains(maps: Tensor) -> bool:
+    return maps.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and kernels.are_enabled()
+
+
 def _normed(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Layer norm over the channels: (N,h,w,C), mean and 1/std (N,h,w,1)."""
+    """(N,C,h,w), (C), (C) -> the layer norm over the channels (N,h,w,C), its mean and 1/std (N,h,w,1) each."""
     return torch.native_layer_norm(maps.permute(0, 2, 3, 1), weight.shape, weight, bias, eps)
 
 
@@ -67,18 +77,28 @@ class _ActivatedConv(torch.autograd.Function):
         kernel: Tensor,
         bias: Tensor | None,
         eps: float,
-        where: tuple,
+        geometry: tuple,
     ) -> Tensor:
-        """`where` is what `torch.convolution` takes after the bias: stride, padding and so on."""
+        """Maps (N,c_in,h,w) to the convolution's (N,c_out,h_out,w_out).
+
+        Args:
+            maps: (N,c_in,h,w).
+            scale: (c_in), the norm's weight.
+            shift: (c_in), the norm's bias.
+            kernel: (c_out,c_in,k,k), or (c_in,c_out,k,k) if transposed, the convolution's weight.
+            bias: (c_out), the convolution's.
+            eps: The norm's smallest variance.
+            geometry: The arguments of `torch.convolution` after the bias: stride, padding and so on.
+        """
         ctx.save_for_backward(maps, scale, shift, kernel)
-        ctx.eps, ctx.where = eps, where
+        ctx.eps, ctx.geometry = eps, geometry
         ctx.at_once = max(1, BYTES_AT_ONCE // (maps[0].numel() * maps.element_size()))
         outputs = maps.new_empty(0)
         for start in range(0, len(maps), ctx.at_once):
             part = slice(start, start + ctx.at_once)
             normed, _, _ = _normed(maps[part], scale, shift, eps)
             activated = F.silu(normed, inplace=True).permute(0, 3, 1, 2)  # (n,c_in,side,side)
-            output = torch.convolution(activated, kernel, bias, *where)
+            output = torch.convolution(activated, kernel, bias, *geometry)
             if start == 0:
                 shape = (len(maps), *output.shape[1:])
                 outputs = torch.empty(shape, dtype=output.dtype, memory_format=torch.channels_last)
@@ -88,6 +108,7 @@ class _ActivatedConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """dL/d(outputs) (N,c_out,h_out,w_out) -> dL/dmaps (N,c_in,h,w), then those of the weights, in their shapes."""
         maps, scale, shift, kernel = ctx.saved_tensors
         needs = ctx.needs_input_grad
         biases = [gradients[0].shape[1]] if needs[4] else None
@@ -99,7 +120,7 @@ class _ActivatedConv(torch.autograd.Function):
             normed, mean, rstd = _normed(maps[part], scale, shift, ctx.eps)
             activated = F.silu(normed).permute(0, 3, 1, 2)  # (n,c_in,side,side)
             of_activated, *of_conv = torch.ops.aten.convolution_backward(
-                gradients[0][part], activated, kernel, biases, *ctx.where, (True, needs[3], needs[4])
+                gradients[0][part], activated, kernel, biases, *ctx.geometry, (True, needs[3], needs[4])
             )
             of_normed = torch.ops.aten.silu_backward.grad_input(
                 of_activated.permute(0, 2, 3, 1), normed, grad_input=normed

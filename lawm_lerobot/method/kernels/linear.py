@@ -2,6 +2,8 @@
 
 PyTorch gives matrix products to MKL, which on processors of another maker than its own leaves half of their speed
 unused. Anywhere else, and in any other precision, these are PyTorch's own products.
+
+Letters: N rows; the matrices come in blocks, of which an ordinary linear layer has one.
 """
 
 from functools import cache
@@ -10,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lawm_lerobot.method import kernels
+
 
 def is_faster(inputs: Tensor) -> bool:
-    """Whether oneDNN would take these inputs of a layer."""
+    """Returns True if oneDNN would take these inputs of a layer, of any shape."""
     return (
-        inputs.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and inputs.device.type == "cpu"
         and inputs.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and kernels.are_enabled()
         and _available()
     )
 
@@ -39,7 +44,7 @@ def _onednn(left: Tensor, right: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
+def _product(left: Tensor, right: Tensor) -> Tensor:
     """(blocks,m,k), (blocks,k,n) -> (blocks,m,n), without gradient."""
     if not is_faster(left):
         return torch.bmm(left, right)
@@ -58,23 +63,31 @@ def weight_gradient(inputs: Tensor, outputs: Tensor, weight: Tensor) -> Tensor:
     Autograd copies a gradient that lies otherwise.
     """
     if weight.stride(-1) == 1:
-        return product(inputs.transpose(1, 2), outputs)
-    return product(outputs.transpose(1, 2), inputs).transpose(1, 2)
+        return _product(inputs.transpose(1, 2), outputs)
+    return _product(outputs.transpose(1, 2), inputs).transpose(1, 2)
 
 
-class Product(torch.autograd.Function):
-    """(blocks,N,in), (blocks,in,out) -> (blocks,N,out)."""
+class BlockProduct(torch.autograd.Function):
+    """inputs weight: (blocks,N,in), (blocks,in,out) -> (blocks,N,out)."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(inputs if ctx.needs_input_grad[1] else None, weight)
-        return product(inputs, weight)
+        return _product(inputs, weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """dL/d(inputs weight) (blocks,N,out) -> dL/dinputs (blocks,N,in), dL/dweight (blocks,in,out)."""
         inputs, weight = ctx.saved_tensors
         return (
-            product(gradients[0], weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None,
+            _product(gradients[0], weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None,
             weight_gradient(inputs, gradients[0], weight) if ctx.needs_input_grad[1] else None,
         )
+
+
+def affine(inputs: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+    """inputs weight + offset: (blocks,N,in), (blocks,in,out), (blocks,1 or N,out) -> (blocks,N,out)."""
+    if is_faster(inputs):
+        return BlockProduct.apply(inputs, weight) + offset
+    return torch.baddbmm(offset, inputs, weight)

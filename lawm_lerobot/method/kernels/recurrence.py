@@ -10,17 +10,33 @@ so what comes back along the b_k is dL/dy_k of every step, and
     dL/dW = sum_k x_k^T dL/dy_k,      dL/db = sum_k dL/dy_k
 
 is one product over the steps and one sum.
+
+Letters as in linear.py.
 """
 
+from __future__ import annotations
+
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lawm_lerobot.method.kernels.linear import Product, is_faster, weight_gradient
-from lawm_lerobot.method.networks import BlockLinear, Linear
+from lawm_lerobot.method import kernels
+from lawm_lerobot.method.kernels.linear import affine, weight_gradient
+
+
+class LinearLayer(Protocol):
+    """A linear layer as the recurrence sees it."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter, in whatever shape."""
+
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Its weight (blocks,in,out) and bias (blocks,1,out)."""
 
 
 class _Offsets(torch.autograd.Function):
@@ -38,6 +54,7 @@ class _Offsets(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """dL/dy_k of all steps (blocks,steps,rows,out) -> dL/dW (blocks,in,out), dL/db (blocks,1,out)."""
         weight = bias = None
         inputs = torch.cat(ctx.inputs, 1)  # (blocks,calls*rows,in)
         outputs = gradients[0].flatten(1, 2)[:, : inputs.shape[1]]  # (blocks,calls*rows,out)
@@ -49,62 +66,79 @@ class _Offsets(torch.autograd.Function):
 
 
 @dataclass
-class _Layer:
-    weight: Tensor
-    """(blocks,in,out), without gradient."""
-    offsets: Iterator[Tensor]
-    """(blocks,rows,out), one for every step."""
-    inputs: list[Tensor] = field(default_factory=list)
-    """(blocks,rows,in), one for every step so far."""
+class UnrolledLayer:
+    """A linear layer in one run of a recurrence.
 
-
-class Unrolled:
-    """Calls layers in one run of a recurrence, each at most `steps` times and on equally many rows.
-
-    The results are those of calling the layers themselves. What it does not know, an adapter around a linear layer
-    say, it calls as it is, and so it does with all layers where there is nothing to gain.
+    Args:
+        weight: W (blocks,in,out), without gradient.
+        offsets: The b_k (blocks,rows,out), one for every step.
+        inputs: The x_k (blocks,rows,in) of the steps so far.
     """
 
-    def __init__(self, steps: int):
-        self.steps = steps
-        self.layers: dict[nn.Module, _Layer] = {}
+    weight: Tensor
+    offsets: Iterator[Tensor]
+    inputs: list[Tensor]
 
-    def __call__(self, layer: nn.Module, inputs: Tensor) -> Tensor:
-        if isinstance(layer, nn.Sequential):
-            for part in layer:
-                inputs = self(part, inputs)
-            return inputs
-        if not isinstance(layer, Linear | BlockLinear) or not self.gains(layer):
-            return layer(inputs)
-        blocks = layer.blocks if isinstance(layer, BlockLinear) else 1
-        if layer not in self.layers:
-            self.layers[layer] = self.enter(layer, len(inputs))
-        entered = self.layers[layer]
-        inputs = inputs.to(entered.weight.dtype).unflatten(-1, (blocks, -1))  # (N,blocks,in)
-        by_block = inputs.transpose(0, 1)  # (blocks,N,in)
-        # Detached, or the graph would hold itself alive.
-        entered.inputs.append(by_block.detach())
-        if is_faster(by_block):
-            outputs = Product.apply(by_block, entered.weight) + next(entered.offsets)  # (blocks,N,out)
-        else:
-            outputs = torch.baddbmm(next(entered.offsets), by_block, entered.weight)  # (blocks,N,out)
-        return outputs.transpose(0, 1) if isinstance(layer, BlockLinear) else outputs.squeeze(0)
-
-    def gains(self, layer: Linear | BlockLinear) -> bool:
-        # A compiler sees the whole recurrence and cannot trace a list that fills up on the side.
-        return torch.is_grad_enabled() and layer.weight.requires_grad and not torch.compiler.is_compiling()
-
-    def enter(self, layer: Linear | BlockLinear, rows: int) -> _Layer:
-        weight: Tensor = layer.weight
-        bias: Tensor | None = layer.bias
+    @classmethod
+    def enter(cls, weight: Tensor, bias: Tensor | None, steps: int, rows: int) -> Self:
+        """(blocks,in,out), (blocks,1,out) -> the layer, ready for `steps` calls on `rows` rows each."""
         device = weight.device.type
         if torch.is_autocast_enabled(device):
             # Once, and not at every step: autocast remembers what it has cast for parameters only.
             dtype = torch.get_autocast_dtype(device)
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        if isinstance(layer, Linear):
-            weight = weight.t().unsqueeze(0)  # (1,in,out)
-            bias = weight.new_zeros(1, 1, layer.out_features) if bias is None else bias.view(1, 1, -1)
+        if bias is None:
+            bias = weight.new_zeros(len(weight), 1, weight.shape[-1])
         inputs: list[Tensor] = []
-        offsets = _Offsets.apply(weight, bias, inputs, self.steps, rows)  # (blocks,steps,rows,out)
-        return _Layer(weight.detach(), iter(offsets.unbind(1)), inputs)
+        offsets = _Offsets.apply(weight, bias, inputs, steps, rows)  # (blocks,steps,rows,out)
+        return cls(weight.detach(), iter(offsets.unbind(1)), inputs)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """x_k (blocks,rows,in) -> y_k (blocks,rows,out)."""
+        inputs = inputs.to(self.weight.dtype)
+        # Detached, or the graph would hold itself alive.
+        self.inputs.append(inputs.detach())
+        return affine(inputs, self.weight, next(self.offsets))
+
+
+class _Active(threading.local):
+    """The innermost context of this thread."""
+
+    context: one_weight_gradient | None = None
+
+
+_active = _Active()
+
+
+class one_weight_gradient:  # noqa: N801  reads as a statement: `with one_weight_gradient(steps):`
+    """A run of a recurrence, whose linear layers make one weight gradient for all of their calls.
+
+    The results are those of the layers themselves. Each layer may be called at most `steps` times, and every time on
+    equally many rows. The layers ask for their part in it by `unrolled`; an adapter around one of them notices nothing.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.layers: dict[LinearLayer, UnrolledLayer] = {}
+        self.outer: one_weight_gradient | None = None
+
+    def __enter__(self) -> None:
+        # A compiler sees the whole recurrence, and cannot trace a list that fills up on the side.
+        if not torch.compiler.is_compiling():
+            self.outer, _active.context = _active.context, self
+
+    def __exit__(self, *error: object) -> None:
+        if not torch.compiler.is_compiling():
+            _active.context = self.outer
+
+
+def unrolled(layer: LinearLayer, rows: int) -> UnrolledLayer | None:
+    """The layer's part in the active `one_weight_gradient`; None outside of one, or where there is nothing to gain."""
+    if torch.compiler.is_compiling() or _active.context is None:
+        return None
+    if not (kernels.are_enabled() and torch.is_grad_enabled() and layer.weight.requires_grad):
+        return None
+    context = _active.context
+    if layer not in context.layers:
+        context.layers[layer] = UnrolledLayer.enter(*layer.matrix(), context.steps, rows)
+    return context.layers[layer]

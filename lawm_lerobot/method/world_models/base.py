@@ -1,4 +1,4 @@
-"""What every world model offers, whatever is inside it.
+"""The interface of all world models.
 
 Letters: B batch, H latent actions, T = H + 1 frames, C h w channels and pixels, Z latent dimension.
 z_k drives x_k -> x_{k+1} for k = 0..H-1: the first latent drives the first transition, and none is dropped.
@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 @dataclass
 class WorldModelOutput:
-    """What one training step of a world model gives back."""
+    """The outcome of one training step of a world model.
+
+    Args:
+        loss: () float32, to be minimised.
+        metrics: Detached tensors () by name. They are not read on the host here: `.item()` would stall the GPU.
+    """
 
     loss: Tensor
-    """() float32, what to minimise."""
     metrics: dict[str, Tensor]
-    """0-dimensional detached tensors. They are not read on the host here: `.item()` would stall the GPU."""
 
 
 class WorldModel(nn.Module, ABC):

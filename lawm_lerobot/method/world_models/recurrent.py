@@ -33,13 +33,15 @@ from lawm_lerobot.method.networks import (
 )
 from lawm_lerobot.method.world_models.base import WorldModel, WorldModelOutput
 
+# A pixel that differs from x_0 by this much, on the scale of [0, 1], counts as wholly moved.
 MOVED = 0.1
-"""A pixel that differs from x_0 by this much, on the scale of [0, 1], counts as wholly moved."""
+# The mask starts almost closed (12% open): copying x_0 is a good first guess.
 MASK_BIAS = -2.0
-"""The mask starts almost closed (12% open): copying x_0 is a good first guess."""
 
 
 class RecurrentWorldModel(WorldModel):
+    """The recurrent model of a size in `RECURRENT_SIZES`."""
+
     def __init__(self, config: RecurrentConfig, latent_dim: int):
         super().__init__()
         size = RECURRENT_SIZES[config.size]

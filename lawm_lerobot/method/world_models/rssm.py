@@ -21,12 +21,14 @@ instead of a sample, in training as in imagination, so it is what `imagine` retu
 continuation heads are left out.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lawm_lerobot.method.configuration import RSSM_SIZES, RSSMConfig
-from lawm_lerobot.method.kernels.recurrence import Unrolled
+from lawm_lerobot.method.kernels.recurrence import one_weight_gradient
 from lawm_lerobot.method.networks import (
     HEAD_SCALE,
     PIXELS,
@@ -43,8 +45,22 @@ from lawm_lerobot.method.networks import (
 )
 from lawm_lerobot.method.world_models.base import WorldModel, WorldModelOutput
 
+# Blocks of the recurrent matrices, as in the paper.
 BLOCKS = 8
-"""Blocks of the recurrent matrices, as in the paper."""
+
+
+class State(NamedTuple):
+    """The model's state of N trajectories at one time; at all times, each part has a further dimension T after N.
+
+    Args:
+        deter: (N,deter), h_t.
+        stoch: (N,groups*classes), s_t, a one-hot vector for each group.
+        probs: (N,groups,classes), the distribution that s_t comes from.
+    """
+
+    deter: Tensor
+    stoch: Tensor
+    probs: Tensor
 
 
 class SequenceModel(nn.Module):
@@ -61,15 +77,15 @@ class SequenceModel(nn.Module):
         self.mix_norm = nn.Sequential(nn.LayerNorm(deter), nn.SiLU())
         self.gates = BlockLinear(deter, 3 * deter, BLOCKS)
 
-    def drive(self, latents: Tensor) -> Tensor:
+    def embed_latents(self, latents: Tensor) -> Tensor:
         """(B,H,Z) -> (B,H,deter), the latents' share of every step, which needs no recurrence."""
         return self.latent_in(latents)
 
-    def forward(self, deter: Tensor, stoch: Tensor, drive: Tensor, run: Unrolled) -> Tensor:
-        """(N,deter), (N,groups*classes), (N,deter) -> (N,deter), one step."""
-        everything = torch.cat([run(self.deter_in, deter), run(self.stoch_in, stoch)], -1)  # (N,2*hidden)
-        mixed = run(self.mix_block, deter).flatten(1) + run(self.mix_all, everything) + drive  # (N,deter)
-        gates = run(self.gates, self.mix_norm(mixed)).float()  # (N,BLOCKS,3*deter/BLOCKS)
+    def forward(self, deter: Tensor, stoch: Tensor, latent: Tensor) -> Tensor:
+        """h_k (N,deter), s_k (N,groups*classes), z_k (N,deter) from `embed_latents` -> h_{k+1} (N,deter)."""
+        everything = torch.cat([self.deter_in(deter), self.stoch_in(stoch)], -1)  # (N,2*hidden)
+        mixed = self.mix_block(deter).flatten(1) + self.mix_all(everything) + latent  # (N,deter)
+        gates = self.gates(self.mix_norm(mixed)).float()  # (N,BLOCKS,3*deter/BLOCKS)
         reset, candidate, update = (gate.flatten(1) for gate in gates.chunk(3, -1))  # each (N,deter)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         update = torch.sigmoid(update - 1)  # The state changes slowly at first.
@@ -85,9 +101,9 @@ class Posterior(nn.Module):
         self.from_embedding = Linear(embedding, hidden, bias=False)
         self.head = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), Linear(hidden, logits))
 
-    def forward(self, deter: Tensor, observed: Tensor, run: Unrolled) -> Tensor:
-        """(N,deter), (N,hidden) from `from_embedding` -> (N,groups*classes) logits."""
-        return run(self.head, run(self.from_deter, deter) + observed)
+    def forward(self, deter: Tensor, observed: Tensor) -> Tensor:
+        """h_t (N,deter), x_t (N,hidden) from `from_embedding` -> (N,groups*classes) logits."""
+        return self.head(self.from_deter(deter) + observed)
 
 
 def straight_through(probs: Tensor, noise: Tensor) -> Tensor:
@@ -101,7 +117,7 @@ def straight_through(probs: Tensor, noise: Tensor) -> Tensor:
 
 
 def draw_frames(valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Which `count` frames of each clip stand for all of them: (B,n) bool -> their indices and weights (B,count).
+    """Draws the `count` frames of each clip that stand for all: (B,n) bool -> their indices and weights (B,count).
 
     The last valid frame is always drawn, since it alone depends on every latent; the others at random, without
     replacement. A weight says how many valid frames the drawn one stands for, none if it is padding, so a weighted sum
@@ -120,8 +136,8 @@ def draw_frames(valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return index, weight * valid.gather(1, index)
 
 
-def at(index: Tensor, values: Tensor) -> Tensor:
-    """(B,count) indices, (B,n,...) -> (B,count,...)."""
+def select_frames(values: Tensor, index: Tensor) -> Tensor:
+    """(B,n,...), (B,count) indices -> (B,count,...)."""
     return values[torch.arange(len(index), device=index.device).unsqueeze(1), index]
 
 
@@ -131,6 +147,8 @@ def categorical_kl(probs: Tensor, other: Tensor) -> Tensor:
 
 
 class RSSM(WorldModel):
+    """The recurrent state-space model of a size in `RSSM_SIZES`."""
+
     def __init__(self, config: RSSMConfig, latent_dim: int):
         super().__init__()
         size = RSSM_SIZES[config.size]
@@ -158,40 +176,63 @@ class RSSM(WorldModel):
         probs = F.softmax(logits.float().unflatten(-1, self.shape), -1)  # (...,groups,classes)
         return (1 - self.config.unimix) * probs + self.config.unimix / self.shape[-1]
 
-    def rollout(self, frames: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The posterior and the open-loop trajectory, side by side in one recurrence over 2*B rows.
+    def observe(self, frames: Tensor) -> Tensor:
+        """(B,n,C,h,w) -> (B,n,hidden), the frames as the posterior takes them."""
+        embedding = self.encoder(as_images(frames))  # (B*n,embedding)
+        return self.posterior.from_embedding(embedding).unflatten(0, (len(frames), -1))  # (B,n,hidden)
 
-        Returns the posterior's deter (B,T,deter), stoch (B,T,stoch) and probabilities (B,T,groups,classes),
-        and the open loop's deter (B,H,deter) and stoch (B,H,stoch).
+    def first_state(self, observed: Tensor, noise: Tensor) -> State:
+        """h_0 = 0 and s_0 of the posterior: x_0 (B,hidden) -> N states, the same for each B of them.
+
+        The noise (N,groups,classes) is that of `straight_through`.
+        """
+        batch, rows = len(observed), len(noise)
+        deter = torch.zeros(rows, self.deter, device=observed.device)  # (N,deter)
+        probs = self.probabilities(self.posterior(deter[:batch], observed))  # (B,groups,classes)
+        probs = probs.repeat(rows // batch, 1, 1)  # (N,groups,classes)
+        return State(deter, straight_through(probs, noise), probs)
+
+    def step(self, state: State, latent: Tensor, observed: Tensor | None, noise: Tensor) -> State:
+        """h_{t+1} = f(h_t, s_t, z_t), and s_{t+1} of the posterior where x_{t+1} is observed, of the prior elsewhere.
+
+        Args:
+            state: The N states at time t.
+            latent: (N,deter), z_t as `SequenceModel.embed_latents` gives it.
+            observed: (B,hidden), x_{t+1} for the first B of the N trajectories; None if no trajectory sees it.
+            noise: (N,groups,classes), see `straight_through`.
+        """
+        deter = self.sequence(state.deter, state.stoch, latent)  # (N,deter)
+        if observed is None:
+            logits = self.prior(deter)  # (N,stoch)
+        else:
+            counts = [len(observed), len(deter) - len(observed)]
+            seeing, imagining = deter.split(counts)  # (B,deter), (N-B,deter)
+            logits = torch.cat([self.posterior(seeing, observed), self.prior(imagining)])  # (N,stoch)
+        probs = self.probabilities(logits)  # (N,groups,classes)
+        return State(deter, straight_through(probs, noise), probs)
+
+    def unroll(self, observed: Tensor, latents: Tensor, sample: bool = False) -> State:
+        """The states at all times 0..H: (N,T,...).
+
+        Args:
+            observed: (B,n,hidden) from `observe`. With x_0 alone (n = 1) there are B trajectories, all open loop.
+                With all T frames there are 2*B: those of the posterior, and after them those of the open loop. Both
+                go through one recurrence, since products with twice the rows cost less than twice as many.
+            latents: (B,H,Z).
+            sample: The posterior samples its s_t; otherwise it takes the mode, as the open loop always does.
         """
         batch, horizon = latents.shape[:2]
-        embedding = self.encoder(as_images(frames))  # (B*T,embedding)
-        observed = self.posterior.from_embedding(embedding).unflatten(0, (batch, -1))  # (B,T,hidden)
-        drive = self.sequence.drive(latents).repeat(2, 1, 1)  # (2*B,H,deter)
-        rows = 2 * batch
-        noise = torch.ones(horizon + 1, rows, *self.shape, device=frames.device)  # (T,2*B,groups,classes)
-        if self.training:  # The posterior samples; the open loop takes the mode, as imagination does.
+        rows = batch if observed.shape[1] == 1 else 2 * batch
+        latent = self.sequence.embed_latents(latents).repeat(rows // batch, 1, 1)  # (N,H,deter)
+        noise = torch.ones(horizon + 1, rows, *self.shape, device=observed.device)  # (T,N,groups,classes)
+        if sample:
             noise[:, :batch].exponential_()
-
-        run = Unrolled(horizon + 1)
-        deter = torch.zeros(rows, self.deter, device=frames.device)  # (2*B,deter)
-        probs = self.probabilities(self.posterior(deter[:batch], observed[:, 0], run))  # (B,groups,classes)
-        stoch = straight_through(probs.repeat(2, 1, 1), noise[0])  # (2*B,stoch)
-        deters, stochs, posteriors = [deter], [stoch], [probs]
-        for k in range(horizon):
-            deter = self.sequence(deter, stoch, drive[:, k], run)  # (2*B,deter)
-            seen, imagined = deter.chunk(2)  # each (B,deter)
-            observed_logits = self.posterior(seen, observed[:, k + 1], run)  # (B,stoch)
-            logits = torch.cat([observed_logits, run(self.prior, imagined)])  # (2*B,stoch)
-            probs = self.probabilities(logits)  # (2*B,groups,classes)
-            stoch = straight_through(probs, noise[k + 1])  # (2*B,stoch)
-            deters.append(deter)
-            stochs.append(stoch)
-            posteriors.append(probs[:batch])
-
-        seen_deter, open_deter = torch.stack(deters, 1).chunk(2)  # each (B,T,deter)
-        seen_stoch, open_stoch = torch.stack(stochs, 1).chunk(2)  # each (B,T,stoch)
-        return seen_deter, seen_stoch, torch.stack(posteriors, 1), open_deter[:, 1:], open_stoch[:, 1:]
+        with one_weight_gradient(steps=horizon + 1):
+            states = [self.first_state(observed[:, 0], noise[0])]
+            for t in range(horizon):
+                following = None if rows == batch else observed[:, t + 1]  # (B,hidden)
+                states.append(self.step(states[-1], latent[:, t], following, noise[t + 1]))
+        return State(*(torch.stack(part, 1) for part in zip(*states, strict=True)))
 
     def decode(self, deter: Tensor, stoch: Tensor) -> Tensor:
         """(B,n,deter), (B,n,stoch) -> (B,n,C,h,w) for any n."""
@@ -201,7 +242,10 @@ class RSSM(WorldModel):
     def forward(self, frames: Tensor, latents: Tensor, valid: Tensor) -> WorldModelOutput:
         self.check_shapes(frames, latents)
         config = self.config
-        seen_deter, seen_stoch, posterior, open_deter, open_stoch = self.rollout(frames, latents)
+        deter, stoch, probs = self.unroll(self.observe(frames), latents, sample=self.training)
+        seen_deter, open_deter = deter.chunk(2)  # each (B,T,deter)
+        seen_stoch, open_stoch = stoch.chunk(2)  # each (B,T,stoch)
+        open_deter, open_stoch = open_deter[:, 1:], open_stoch[:, 1:]  # (B,H,deter), (B,H,stoch)
 
         # Pixels: squared error summed over a frame (the paper's L_pred). Decoding all frames would be 40% of a
         # training step, so it is some of each clip.
@@ -209,10 +253,12 @@ class RSSM(WorldModel):
         seen = F.pad(valid, (1, 0), value=True)  # (B,T); x_0 is always valid
         seen_index, seen_weight = draw_frames(seen, count)  # (B,n)
         open_index, open_weight = draw_frames(valid, count)  # (B,m)
-        targets = torch.cat([at(seen_index, frames), at(open_index + 1, frames)], 1)  # (B,n+m,C,h,w)
+        targets = torch.cat(
+            [select_frames(frames, seen_index), select_frames(frames, open_index + 1)], 1
+        )  # (B,n+m,C,h,w)
         decoded = self.decode(
-            torch.cat([at(seen_index, seen_deter), at(open_index, open_deter)], 1),
-            torch.cat([at(seen_index, seen_stoch), at(open_index, open_stoch)], 1),
+            torch.cat([select_frames(seen_deter, seen_index), select_frames(open_deter, open_index)], 1),
+            torch.cat([select_frames(seen_stoch, seen_index), select_frames(open_stoch, open_index)], 1),
         )  # (B,n+m,C,h,w)
         errors = frame_errors(decoded, targets)  # (B,n+m)
         seen_errors, open_errors = errors.split([seen_index.shape[1], open_index.shape[1]], 1)  # (B,n), (B,m)
@@ -222,7 +268,7 @@ class RSSM(WorldModel):
         # KL balancing with free bits (the paper's L_dyn and L_rep). Clipping comes before the mean over time,
         # so that an easy transition cannot hide a hard one.
         prior = self.probabilities(self.prior(seen_deter[:, 1:]))  # (B,H,groups,classes)
-        posterior = posterior[:, 1:]  # (B,H,groups,classes)
+        posterior = probs[: len(frames), 1:]  # (B,H,groups,classes)
         dynamics = categorical_kl(posterior.detach(), prior)  # (B,H)
         representation = categorical_kl(posterior, prior.detach())  # (B,H)
         dynamics_loss = masked_mean(dynamics.clamp_min(config.free_bits), valid)
@@ -242,22 +288,10 @@ class RSSM(WorldModel):
         return WorldModelOutput(loss, metrics)
 
     def imagine(self, first_frame: Tensor, latents: Tensor) -> Tensor:
-        embedding = self.encoder(as_images(first_frame.unsqueeze(1)))  # (B,embedding)
-        drive = self.sequence.drive(latents)  # (B,H,deter)
-        run = Unrolled(latents.shape[1] + 1)
-        deter = torch.zeros(len(latents), self.deter, device=latents.device)  # (B,deter)
-        probs = self.probabilities(self.posterior(deter, self.posterior.from_embedding(embedding), run))
-        stoch = straight_through(probs, torch.ones_like(probs))  # (B,stoch)
-        deters, stochs = [], []
-        for k in range(latents.shape[1]):
-            deter = self.sequence(deter, stoch, drive[:, k], run)  # (B,deter)
-            probs = self.probabilities(run(self.prior, deter))  # (B,groups,classes)
-            stoch = straight_through(probs, torch.ones_like(probs))  # (B,stoch)
-            deters.append(deter)
-            stochs.append(stoch)
-        return self.decode(torch.stack(deters, 1), torch.stack(stochs, 1))  # (B,H,C,h,w)
+        deter, stoch, _ = self.unroll(self.observe(first_frame.unsqueeze(1)), latents)
+        return self.decode(deter[:, 1:], stoch[:, 1:])  # (B,H,C,h,w)
 
     def reconstruct(self, frames: Tensor, latents: Tensor) -> Tensor:
         self.check_shapes(frames, latents)
-        deter, stoch, *_ = self.rollout(frames, latents)
-        return self.decode(deter, stoch)  # (B,T,C,h,w)
+        deter, stoch, _ = self.unroll(self.observe(frames), latents, sample=self.training)
+        return self.decode(deter[: len(frames)], stoch[: len(frames)])  # (B,T,C,h,w)

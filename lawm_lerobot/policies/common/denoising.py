@@ -12,28 +12,28 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-#: The share of the signal in the noisy sample, sqrt(alpha_bar), at the step from which the clean one is estimated.
-#: A network that predicts the noise errs by its own error divided by this; at the very last step of the usual
-#: cosine schedule that would be 2000 times.
-SIGNAL = 0.1
+# The share of the signal in the noisy sample, sqrt(alpha_bar), at the step from which the clean one is estimated.
+# A network that predicts the noise errs by its own error divided by this; at the very last step of the usual
+# cosine schedule that would be 2000 times.
+ESTIMATION_SIGNAL_SHARE = 0.1
 
 
 def denoise_once(scheduler: Any, network: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
     """The clean sample that a diffusion network sees in pure noise, with gradient into the network.
 
-    By the scheduler's own ``prediction_type``; not clipped, since latents have unit variance and a clipped value
+    The scheduler's ``prediction_type`` says how; the sample is not clipped, since latents have unit variance and a clipped value
     would pass no gradient.
 
     Args:
-        scheduler: diffusers' DDPM or DDIM one, as the policy trains with.
-        network: (noisy sample (B,H,Z), timestep (B) int64) -> prediction (B,H,Z).
-        noise: (B,H,Z) of unit variance.
+        scheduler: The diffusers scheduler, DDPM or DDIM, that the policy trains with.
+        network: The function (noisy sample (B,H,Z), timestep (B) int64) -> prediction (B,H,Z).
+        noise: (B,H,Z), Gaussian of unit variance.
 
     Returns:
         (B,H,Z).
     """
     share = scheduler.alphas_cumprod.sqrt()  # (steps), falling
-    step = max(int((share >= SIGNAL).sum()) - 1, 0)
+    step = max(int((share >= ESTIMATION_SIGNAL_SHARE).sum()) - 1, 0)
     prediction = network(noise, torch.full(noise.shape[:1], step, device=noise.device))
     unclipped = DDPMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
     return unclipped.step(prediction, step, noise).pred_original_sample

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
@@ -28,13 +29,13 @@ class ClipLatents:
 
 
 @torch.no_grad()
-def clip_latents(policy: LawmPolicy, batch: dict[str, Any], frames: Tensor, valid: Tensor) -> ClipLatents:
-    """The latents of a preprocessed pretraining batch, whose `LawmPolicy.clip` is ``frames`` and ``valid``."""
+def clip_latents(policy: LawmPolicy, batch: dict[str, Any], clip: Clip) -> ClipLatents:
+    """The latents of a preprocessed pretraining batch, whose `LawmPolicy.clip` is ``clip``."""
     predicted = policy.latents_without_gradient(policy.policy_batch(batch))  # (B,H,Z)
     if policy.config.latent_action.source == POLICY:
-        predicted = policy.pretraining.latent_norm(predicted, valid)
+        predicted = policy.pretraining.latent_norm(predicted, clip.valid)
         return ClipLatents(predicted, predicted)
-    return ClipLatents(policy.pretraining.infer_latents(frames, valid), predicted)
+    return ClipLatents(policy.pretraining.infer_latents(clip.frames, clip.valid), predicted)
 
 
 @torch.no_grad()
@@ -54,10 +55,10 @@ def latent_health(policy: LawmPolicy, batches: Iterable[dict[str, Any]]) -> dict
     """Average `LatentActionPretraining.health` and the world model's error against copying x_0 over batches."""
     rows = []
     for batch in batches:
-        frames, valid = policy.clip(batch)
-        latents = clip_latents(policy, batch, frames, valid).inferred
-        health = policy.pretraining.health(frames, latents, valid)
-        output = policy.pretraining.world_model(frames, latents, valid)
+        clip = policy.clip(batch)
+        latents = clip_latents(policy, batch, clip).inferred
+        health = policy.pretraining.health(clip.frames, latents, clip.valid)
+        output = policy.pretraining.world_model(clip.frames, latents, clip.valid)
         rows.append(
             {k: float(v) for k, v in {**health, "mse_over_copy": output.metrics["mse_over_copy"]}.items()}
         )

@@ -51,15 +51,15 @@ def save_imagination_strip(policy: LawmPolicy, batch: dict[str, Any], file: Path
     seen x_0 only; and from the latents of the shown clip that is least like it, which must look wrong if the
     latents mean anything.
     """
-    frames, valid = policy.clip(batch)
-    latents = clip_latents(policy, batch, frames, valid)
-    chosen, other = telling_clips(frames, valid, latents.inferred, rows)
+    clip = policy.clip(batch)
+    latents = clip_latents(policy, batch, clip)
+    chosen, other = telling_clips(clip.frames, clip.valid, latents.inferred, rows)
     drives = {"imagined, inferred latents": latents.inferred[chosen]}
     if policy.config.latent_action.source != POLICY:
         drives["imagined, policy's plan"] = latents.predicted[chosen]
     drives["imagined, another clip's latents"] = latents.inferred[other]
-    strips = {title: imagine_clip(policy, frames[chosen, 0], drive) for title, drive in drives.items()}
-    return draw_strips({"real": frames[chosen].cpu(), **strips}, frame_titles(policy.config), file)
+    strips = {title: imagine_clip(policy, clip.frames[chosen, 0], drive) for title, drive in drives.items()}
+    return draw_strips({"real": clip.frames[chosen].cpu(), **strips}, frame_titles(policy.config), file)
 
 
 def frame_titles(config: LawmConfig) -> list[str]:

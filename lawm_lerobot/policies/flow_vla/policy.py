@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
 from lawm_lerobot.method.networks import masked_mean
+from lawm_lerobot.policies.common.clips import IS_PAD
 from lawm_lerobot.policies.common.optimizer import fused, trainable
-from lawm_lerobot.policies.common.policy import IS_PAD, LawmPolicy
+from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
 
 
