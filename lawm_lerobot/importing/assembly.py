@@ -1,10 +1,8 @@
 """Encoded episodes -> a LeRobotDataset, with LeRobot's own metadata classes.
 
 LeRobot's `save_episode` re-copies the current video file (up to 200 MB) and rewrites info and statistics once per
-episode, which is right for a robot recording ten of them and quadratic for a hundred thousand. Here the same
-files are written in one pass: packets are copied into the video file without decoding, tables and statistics are
-written when a file is full. Schemas, file names, size limits and statistics are LeRobot's, and a test compares a
-dataset written here with one written by LeRobot.
+episode, which is quadratic for a hundred thousand of them. Here the same files are written in one pass, packets copied
+without decoding. A test compares the result with a dataset written by LeRobot.
 """
 
 from __future__ import annotations
@@ -80,13 +78,7 @@ class _DatasetVideo:
 
 
 class DatasetAssembler:
-    """Writes a LeRobotDataset from encoded episodes, in order. Use as a context manager; `finish` completes it.
-
-    Args:
-        config: Flags of the import.
-        root: Folder that does not exist yet.
-        label_features: LeRobot features of labels that come with every episode (empty for unlabelled video).
-    """
+    """Writes a LeRobotDataset from encoded episodes, in order. Use as a context manager; `finish` completes it."""
 
     def __init__(self, config: ImportConfig, root: Path, label_features: dict[str, dict]):
         shape = (*config.height_width(), 3)
@@ -130,14 +122,7 @@ class DatasetAssembler:
         labels: dict[str, np.ndarray],
         provenance: dict[str, Any],
     ) -> None:
-        """Append one episode.
-
-        Args:
-            video: File of the episode.
-            episode: Length and statistics of the video.
-            labels: Values of all label features, one for each frame.
-            provenance: Row of the sidecar, of which the caption becomes the episode's task.
-        """
+        """Append one episode with its labels for every frame; the caption of `provenance` becomes its task."""
         index, first_row = self.meta.info.total_episodes, self.meta.info.total_frames
         count, caption = episode.frames, provenance["caption"]
         video_meta = self._add_video(video, count)
@@ -153,13 +138,8 @@ class DatasetAssembler:
         statistics = compute_episode_stats(columns, self._scalar_features)
         statistics[self.camera] = {key: np.array(value) for key, value in episode.statistics.items()}
         data_meta = self._add_rows(columns, first_row, count)
-        row: dict[str, Any] = {
-            "episode_index": index,
-            "tasks": [caption],
-            "length": count,
-            **data_meta,
-            **video_meta,
-        }
+        row: dict[str, Any] = {"episode_index": index, "tasks": [caption], "length": count}
+        row |= data_meta | video_meta
         for key, values in statistics.items():
             row.update({f"stats/{key}/{name}": value for name, value in values.items()})
         self.meta._save_episode_metadata(row)
@@ -171,11 +151,7 @@ class DatasetAssembler:
         self._provenance.append({"episode_index": index, **provenance})
 
     def finish(self) -> None:
-        """Write tasks, info, statistics and provenance; the dataset is complete after this.
-
-        Raises:
-            ValueError: If no episode was added.
-        """
+        """Write tasks, info, statistics and provenance; the dataset is complete after this."""
         if not self.meta.info.total_episodes:
             raise ValueError("a dataset needs at least one episode")
         self._close_files()
@@ -202,10 +178,8 @@ class DatasetAssembler:
             self._video_index = update_chunk_file_indices(*self._video_index, self.meta.chunks_size)
         chunk, file = self._video_index
         if video is None:
-            path = self.root / str(self.meta.video_path).format(
-                video_key=self.camera, chunk_index=chunk, file_index=file
-            )
-            video = self._video = _DatasetVideo(path, self.fps)
+            name = str(self.meta.video_path).format(video_key=self.camera, chunk_index=chunk, file_index=file)
+            video = self._video = _DatasetVideo(self.root / name, self.fps)
         start = video.frames
         copied = video.append(source)
         if copied != frames:
@@ -236,9 +210,8 @@ class DatasetAssembler:
                 values = values.reshape(count)  # LeRobot stores features of one number as plain columns
             arrays.append(pa.array(values if values.ndim == 1 else values.tolist(), type=field.type))
         # One row group per episode, as LeRobot writes: a reader of one episode touches one group.
-        self._data.write_table(
-            pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=max(1, count)
-        )
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
+        self._data.write_table(table, row_group_size=max(1, count))
         return {
             "data/chunk_index": chunk,
             "data/file_index": file,

@@ -1,7 +1,4 @@
-"""Writing one episode: frames go to the encoder once, straight into the form in which they are trained on.
-
-What was measured (`python -m tools.speed.importing --codecs`): see `EncoderOptions`.
-"""
+"""Writing one episode: frames go to the encoder once, straight into the form in which they are trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 class EncoderOptions:
     """Compression of the written video; the names are those of LeRobot's RGBEncoderConfig.
 
-    Measured: processor milliseconds for a clip of 9 consecutive frames from a random place in a textured, moving scene of
+    Measured by `python -m tools.speed.importing --codecs`: processor milliseconds for a clip of 9 consecutive frames from a random place in a textured, moving scene of
     300 frames, read by LeRobot's `decode_video_frames`, median of 40; and per frame when encoding on one thread.
 
     | codec at 128 x 128          | torchcodec | pyav | encode | kB/s |
@@ -61,16 +58,7 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Form of the written videos.
-
-    Args:
-        fps: Frame rate.
-        height: Height in pixels.
-        width: Width in pixels.
-        vcodec: Codec, as LeRobot and FFmpeg call it.
-        pix_fmt: Pixel format.
-        codec_options: FFmpeg options as LeRobot's encoder configuration gives them, values as strings.
-    """
+    """Form of the written videos; `codec_options` are FFmpeg's, as LeRobot's encoder configuration gives them."""
 
     fps: int
     height: int
@@ -81,11 +69,7 @@ class EncoderSettings:
 
 
 def lerobot_encoder(options: EncoderOptions) -> Any:
-    """LeRobot's encoder configuration for these options.
-
-    Raises:
-        ImportSettingsError: If LeRobot refuses them.
-    """
+    """LeRobot's encoder configuration for these options, or an `ImportSettingsError` if it refuses them."""
     from lerobot.configs import RGBEncoderConfig
 
     extra: dict[str, Any] = {}
@@ -142,12 +126,7 @@ class PictureStatistics:
 
 
 class EpisodeEncoder:
-    """One episode's mp4 and its statistics; frames are handed over one by one and none is kept.
-
-    Args:
-        target: Path of the mp4, or a writable binary file.
-        settings: Form of the video.
-    """
+    """One episode's mp4 and its statistics; frames are handed over one by one and none is kept."""
 
     def __init__(self, target: Path | Any, settings: EncoderSettings):
         self.statistics = PictureStatistics()

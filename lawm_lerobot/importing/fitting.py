@@ -27,13 +27,7 @@ MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M}
 
 @dataclass(frozen=True)
 class Orientation:
-    """The way from a stored picture to the displayed one.
-
-    Args:
-        transpose: Exchange rows and columns, before the flips.
-        flip_rows: Turn the order of rows round.
-        flip_columns: Turn the order of columns round.
-    """
+    """The way from a stored picture to the displayed one: rows and columns change places before the flips."""
 
     transpose: bool = False
     flip_rows: bool = False
@@ -51,11 +45,7 @@ class Orientation:
 
 
 def display_orientation(frame: Any) -> Orientation:
-    """Rotation and mirroring from the frame's display matrix, in quarter turns.
-
-    Raises:
-        UnreadableVideoError: If the matrix is not a quarter turn; showing it would need black corners.
-    """
+    """Rotation and mirroring from the frame's display matrix; anything but quarter turns would need black corners."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return Orientation()
@@ -71,13 +61,7 @@ def display_orientation(frame: Any) -> Orientation:
 
 
 class PictureMaker:
-    """Turns decoded frames into upright RGB pictures of one size.
-
-    Args:
-        height: Height of the result in pixels.
-        width: Width of the result in pixels.
-        fit: `crop` fills the picture and cuts what hangs over; `pad` shows everything, on black.
-    """
+    """Turns decoded frames into upright RGB pictures of one size: `crop` fills it, `pad` shows everything on black."""
 
     def __init__(self, height: int, width: int, fit: str):
         self.height, self.width, self.fit = height, width, fit

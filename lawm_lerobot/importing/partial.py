@@ -31,11 +31,7 @@ FREE_FLAGS = ("workers", "dry_run", "merge", "push_to_hub", "private", "summary_
 
 
 class ProbeLog:
-    """Headers read so far, one line of JSON each, so that an import that goes on does not read them again.
-
-    Args:
-        file: File of the log; None keeps nothing.
-    """
+    """Headers read so far, one line of JSON each, for an import that goes on; without a file nothing is kept."""
 
     def __init__(self, file: Path | None):
         self.file = file
@@ -59,12 +55,7 @@ class ProbeLog:
 
 
 class PartialFolder:
-    """The folder of an unfinished import.
-
-    Args:
-        root: Folder of the result.
-        config: Flags of the import.
-    """
+    """The folder of an unfinished import into `root`."""
 
     def __init__(self, root: Path, config: ImportConfig):
         self.path = root.with_name(root.name + ".partial")
@@ -80,11 +71,7 @@ class PartialFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder, or go on with it, and hold a lock on it that the system frees even when this process is killed.
-
-        Raises:
-            ImportSettingsError: If another import writes to it, or if it was started with other settings.
-        """
+        """Make the folder, or go on with it, and hold a lock on it that the system frees even when this process is killed."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locked(self.path / "lock"))
@@ -111,11 +98,7 @@ class PartialFolder:
             )
 
     def check_content(self, fingerprint: str) -> None:
-        """Refuse to go on with other videos or captions than those that the import began with.
-
-        Raises:
-            ImportSettingsError: If the fingerprint is another than that of before.
-        """
+        """Refuse to go on with other videos or captions than those that the import began with."""
         before = read_json(self.path / "content.json")
         if before is None:
             write_json(self.path / "content.json", fingerprint)

@@ -23,14 +23,7 @@ WINDOW_S = 300.0
 
 @dataclass
 class Quota:
-    """Running totals of a source against its caps.
-
-    Args:
-        max_episodes: Largest number of episodes; None for no cap.
-        max_frames: Largest number of frames; None for no cap.
-        episodes: Number of episodes taken so far.
-        frames: Number of their frames.
-    """
+    """Episodes and frames taken of a source so far, against its caps."""
 
     max_episodes: int | None
     max_frames: int | None
@@ -62,8 +55,7 @@ class SourcePlan:
         segments: Its segments in their final order.
         left_out: Things of the source that are left out so far.
         tasks: Tasks cut from the segments, for this shard.
-        max_episodes: Cap on the number of episodes; None for no cap.
-        max_frames: Cap on the number of frames; None for no cap.
+        max_episodes: Cap on the number of episodes, beside `max_frames`; None for no cap.
         results: Results of the tasks that are done, by the task's number.
     """
 
@@ -136,9 +128,6 @@ class SourcePlan:
 def list_sources(sources: list[VideoSource], seed: int) -> list[SourcePlan]:
     """Ask every source for its segments. Sources that are cut down are shuffled first, by a fixed seed: the beginning of
     a list is rarely a fair sample of it.
-
-    Raises:
-        ImportSettingsError: If a source is set up wrongly, or two have the same name.
     """
     plans: list[SourcePlan] = []
     for number, source in enumerate(sources):
@@ -172,10 +161,7 @@ def _check_caps(source: VideoSource) -> None:
 def make_tasks(
     plans: list[SourcePlan], probes: dict[str, Probe], settings: WriteSettings, shard: ShardOptions
 ) -> None:
-    """Cut the segments of each plan into tasks; all of their footage can be read.
-
-    Of `shard.count` tasks, one is this machine's, and caps are divided by the count.
-    """
+    """Cut the segments of each plan into tasks. Of `shard.count` tasks, one is this machine's; so are caps divided."""
     index, count = shard.index, shard.count
     number = 0
     for plan in plans:

@@ -28,7 +28,7 @@ class PooledLabels:
     Args:
         features: LeRobot features of the result.
         embodiments: Title of the first source, dimension and names of every embodiment; empty if not pooled.
-        number: Embodiment of each source, by its place in the list of sources.
+        number: Embodiment of each source.
     """
 
     features: dict[str, dict]
@@ -37,11 +37,7 @@ class PooledLabels:
 
     @classmethod
     def of(cls, titles: Sequence[str], features: Sequence[dict[str, dict]]) -> PooledLabels:
-        """Pool the label features of sources.
-
-        Raises:
-            ImportSettingsError: If they differ in more than `action`: a missing state has no stand-in.
-        """
+        """Pool the label features of sources, which may differ in `action` only: a missing state has no stand-in."""
         if not features:
             return cls({}, [], [])
         others = [{key: ft for key, ft in each.items() if key != ACTION} for each in features]

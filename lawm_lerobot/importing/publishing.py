@@ -24,11 +24,7 @@ def push(repo_id: str, root: Path, private: bool | None) -> None:
     """Upload with the card that lies there, and tag the version that LeRobot looks for.
 
     LeRobot's own `push_to_hub` would put its general card in place of this one, and fails where the fixed address that
-    checks cards cannot be reached.
-
-    Raises:
-        ImportSettingsError: If it fails, the repository must be private and is public, or the Hub refuses the card; the
-            dataset on disk is untouched.
+    checks cards cannot be reached. Whatever goes wrong, the dataset on disk is untouched.
     """
     again = f"lawm-import-videos --repo_id={repo_id} --root={root} --push_to_hub=true"
     if private:
@@ -51,11 +47,7 @@ def push(repo_id: str, root: Path, private: bool | None) -> None:
 
 
 def push_again(config: ImportConfig) -> ImportSummary:
-    """Push a dataset that was imported before.
-
-    Raises:
-        ImportSettingsError: If there is none, or it cannot be pushed.
-    """
+    """Push a dataset that was imported before."""
     root = config.dataset_root()
     summary = ImportSummary.read(root / SUMMARY_NAME)
     if summary is None:

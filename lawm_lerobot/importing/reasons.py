@@ -43,17 +43,11 @@ def in_part(reason: str) -> str:
 
 
 class UnreadableVideoError(Exception):
-    """A video that cannot be imported.
-
-    Args:
-        reason: The reason for the summary.
-        detail: A few words more for whoever looks closer.
-    """
+    """A video that cannot be imported."""
 
     def __init__(self, reason: Reason, detail: str = ""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail = reason, detail
 
 
 def error_text(error: BaseException) -> str:

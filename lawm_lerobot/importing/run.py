@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from lawm_lerobot.importing.config import ImportConfig
 from lawm_lerobot.importing.footage import Footage, Probe
@@ -23,7 +25,6 @@ from lawm_lerobot.importing.plan import (
     planned_total,
 )
 from lawm_lerobot.importing.pooling import PooledLabels
-from lawm_lerobot.importing.progress import Progress
 from lawm_lerobot.importing.segments import ImportSettingsError
 from lawm_lerobot.importing.shards import empty_summary, merge_shards, shard_root
 from lawm_lerobot.importing.summary import SUMMARY_NAME, ImportEstimate, ImportSummary
@@ -34,11 +35,7 @@ SAMPLED_TASKS = 12  # of a dry run
 
 
 def run_import(config: ImportConfig) -> ImportSummary | ImportEstimate:
-    """Import videos as `config` says.
-
-    Raises:
-        ImportSettingsError: If a flag cannot work, the target exists, or nothing could be imported.
-    """
+    """Import videos as `config` says, or raise an `ImportSettingsError` with a sentence for the user."""
     config.check()
     if config.merge:
         return merge_shards(config)
@@ -51,11 +48,7 @@ def run_import(config: ImportConfig) -> ImportSummary | ImportEstimate:
 
 
 class ImportRun:
-    """One import: `probe`, `plan`, `encode`, `assemble` and `publish`, in this order.
-
-    Args:
-        config: Flags, checked already.
-    """
+    """One import: `probe`, `plan`, `encode`, `assemble` and `publish`, in this order."""
 
     def __init__(self, config: ImportConfig):
         self.config = config
@@ -103,8 +96,6 @@ class ImportRun:
         estimate.write(self.config.summary_path)
         estimate.print()
         return estimate
-
-    # ── the steps ─────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
     def _started(self, tasks_folder: Path | None) -> Iterator[None]:
@@ -205,11 +196,7 @@ class ImportRun:
         summary.write(partial.dataset / SUMMARY_NAME, self.config.summary_path)
 
     def publish(self, summary: ImportSummary) -> None:
-        """Say what was imported, and push it if asked to.
-
-        Raises:
-            ImportSettingsError: If nothing was imported, except into one part of several, which may well be empty.
-        """
+        """Say what was imported, and push it if asked to. One part of several may well be empty."""
         if not summary.episodes:
             summary.write(empty_summary(self.root), self.config.summary_path)
         summary.print()
@@ -232,3 +219,41 @@ class ImportRun:
         samples = [answer.value for answer in self.pool.run(jobs) if answer.value]
         frames = sum(count for _, count in samples)
         return sum(size for size, _ in samples) / frames if frames else 0.0
+
+
+class Progress:
+    """A progress bar that begins anew with each step. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(total=0, unit="file", dynamic_ncols=True, desc="Reading headers")
+        self._counted: collections.defaultdict[Hashable, float] = collections.defaultdict(float)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self, step: str, unit: str, total: int, scaled: bool = False) -> None:
+        """Begin a step of `total` units; large numbers are shortened if `scaled`."""
+        self._bar.set_description(step, refresh=False)
+        self._bar.unit, self._bar.unit_scale = unit, scaled
+        self._bar.reset(total=total)
+        self._counted.clear()
+
+    def advance(self, amount: float = 1, of: Hashable = None) -> None:
+        """Go on by so much, and by so much of one piece of the work if `of` names it."""
+        if self._bar.n + amount > self._bar.total:
+            self._bar.total = self._bar.n + amount  # what does not say how long it is, is not in the estimate
+        self._bar.update(round(amount, 1))
+        self._counted[of] += amount
+
+    def complete(self, of: Hashable, amount: float) -> None:
+        """Go on by what has not been counted yet of a piece of this size."""
+        self.advance(max(0.0, amount - self._counted[of]), of)
+
+    def fill(self) -> None:
+        """Show the step as done."""
+        if self._bar.total:
+            self._bar.n = self._bar.total
+            self._bar.refresh()

@@ -37,14 +37,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something of a source that is not imported.
-
-    Args:
-        source: Title of the source.
-        path: Path within the source.
-        reason: Reason of a few words, by which the summary counts.
-        detail: A few words more about this one.
-    """
+    """Something of a source that is not imported; `reason` is a few words by which the summary counts."""
 
     source: str
     path: str

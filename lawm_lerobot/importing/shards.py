@@ -23,11 +23,7 @@ def empty_summary(root: Path) -> Path:
 
 
 def merge_shards(config: ImportConfig) -> ImportSummary:
-    """Put all parts together with LeRobot's `aggregate_datasets`; the parts stay.
-
-    Raises:
-        ImportSettingsError: If a part is missing, all are empty, the target exists, or it cannot be pushed.
-    """
+    """Put all parts together with LeRobot's `aggregate_datasets`; the parts stay."""
     from lerobot.datasets.aggregate import aggregate_datasets
 
     from lawm_lerobot.hub.provenance import merged_provenance, write_provenance
@@ -45,12 +41,7 @@ def merge_shards(config: ImportConfig) -> ImportSummary:
         )
     target = root.with_name(root.name + ".merging")
     shutil.rmtree(target, ignore_errors=True)
-    aggregate_datasets(
-        repo_ids=[config.repo_id] * len(filled),
-        aggr_repo_id=config.repo_id,
-        roots=filled,
-        aggr_root=target,
-    )
+    aggregate_datasets([config.repo_id] * len(filled), config.repo_id, roots=filled, aggr_root=target)
     write_provenance(list(merged_provenance(filled)), target)
     if (filled[0] / LABELS_PATH).is_file():
         shutil.copy(filled[0] / LABELS_PATH, target / LABELS_PATH)

@@ -75,10 +75,6 @@ class SourceSummary:
 
     Args:
         name: Title of the source.
-        type: Registered name of its kind.
-        episodes: Number of episodes.
-        frames: Number of their frames.
-        hours: Their length.
         left_out: Number of things that were left out.
         seconds_under_min_episode_s: Length of the pieces that were too short for an episode.
         seconds_without_motion: Length of the stretches that were removed for lack of motion.
@@ -104,20 +100,7 @@ class SourceSummary:
 
 @dataclass
 class ImportSummary(_Report):
-    """Summary of an import; the same for a resumed import as for an unbroken one.
-
-    Args:
-        repo_id: Name of the dataset.
-        fps: Its frame rate.
-        height: Height of its pictures in pixels.
-        width: Width of its pictures in pixels.
-        shard: The part that this is.
-        episodes: Number of episodes.
-        frames: Number of frames.
-        hours: Length of all episodes.
-        sources: One summary per source.
-        left_out: Everything that was left out.
-    """
+    """Summary of an import; the same for a resumed import as for an unbroken one."""
 
     repo_id: str
     fps: int
@@ -140,6 +123,8 @@ class ImportSummary(_Report):
             frames = sum(episode.frames for _, episode in taken)
             faults = plan.left_out + _faults(plan.title, results)
             left_out += faults
+            short = sum(result.short_frames for _, result in results)
+            still = sum(result.still_frames for _, result in results)
             sources.append(
                 SourceSummary(
                     name=plan.title,
@@ -148,12 +133,8 @@ class ImportSummary(_Report):
                     frames=frames,
                     hours=_hours(frames, settings, 6),
                     left_out=len(faults),
-                    seconds_under_min_episode_s=round(
-                        sum(result.short_frames for _, result in results) / settings.fps, 3
-                    ),
-                    seconds_without_motion=round(
-                        sum(result.still_frames for _, result in results) / settings.fps, 3
-                    ),
+                    seconds_under_min_episode_s=round(short / settings.fps, 3),
+                    seconds_without_motion=round(still / settings.fps, 3),
                     license_notes=sorted({task.segment.license_note for task, _ in taken}),
                 )
             )
@@ -207,14 +188,7 @@ class ImportSummary(_Report):
 
 @dataclass
 class SourceEstimate:
-    """Estimate of what a source gives.
-
-    Args:
-        name: Title of the source.
-        episodes: Number of episodes.
-        hours: Their length.
-        left_out: Number of things that are left out.
-    """
+    """Estimate of what a source gives."""
 
     name: str
     episodes: int
@@ -228,15 +202,8 @@ class ImportEstimate(_Report):
 
     Args:
         dry_run: Mark of an estimate in the JSON file.
-        repo_id: Name of the dataset.
-        root: Folder that it would be written to.
-        episodes: Number of episodes.
-        frames: Number of frames.
-        hours: Length of all episodes.
         estimated_megabytes: Size of the videos, going by a sample.
         clips_of_unknown_length: Number of videos that do not say how long they are; none of them is counted.
-        sources: One estimate per source.
-        left_out: Everything that is left out.
     """
 
     verb = "Would import"
@@ -271,9 +238,7 @@ class ImportEstimate(_Report):
             frames=frames,
             hours=_hours(frames, settings, 4),
             estimated_megabytes=round(bytes_per_frame * frames / 1e6, 2),
-            clips_of_unknown_length=sum(
-                task.promised_s is None and task.segment.end_s is None for task in tasks
-            ),
+            clips_of_unknown_length=sum(t.promised_s is None and t.segment.end_s is None for t in tasks),
             sources=[
                 SourceEstimate(
                     plan.title, total.episodes, _hours(total.frames, settings, 4), len(plan.left_out)

@@ -14,15 +14,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from lawm_lerobot.importing.encoding_task import commit_task, encode_sample, quiet_libraries
 from lawm_lerobot.importing.footage import Footage
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
-from lawm_lerobot.importing.tasks import Task, WriteSettings
+from lawm_lerobot.importing.tasks import Task, WriteSettings, commit_task, encode_sample, quiet_libraries
 
 # Trouble of the target disk, not of one video: going on would list every file as bad.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -35,13 +33,7 @@ class DiskError(RuntimeError):
 
 @dataclass
 class Job:
-    """A request to a worker.
-
-    Args:
-        kind: `probe` for the claims of footage, `sample` for the size of the start of a task, `encode` for all of it.
-        key: Name of the job, which comes back with the answer.
-        payload: The footage or the task.
-    """
+    """A request to a worker: the claims of footage, the size of the start of a task, or all of the task."""
 
     kind: Literal["probe", "sample", "encode"]
     key: Any
@@ -53,10 +45,7 @@ class Answer:
     """Outcome of a job: a value or a reason, or the progress of one that is going on.
 
     Args:
-        key: Name of the job.
         value: A `Probe`, the numbers of bytes and of frames of a sample, a `TaskResult`, or a `DiskError` to raise.
-        reason: Reason why there is no value.
-        detail: A few words more about the reason.
         progress: Seconds of source video done since the last answer.
     """
 
@@ -91,10 +80,6 @@ def do_job(
         return Answer(job.key, reason=Reason.CANNOT_BE_DECODED, detail=detail)
 
 
-def _report(pipe: Connection, key: Any, seconds: float) -> None:
-    pipe.send(Answer(key, progress=seconds))
-
-
 def _worker_main(pipe: Connection, settings: WriteSettings, tasks_folder: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c reaches the whole group; the parent decides
     parent = multiprocessing.parent_process()
@@ -111,8 +96,12 @@ def _worker_main(pipe: Connection, settings: WriteSettings, tasks_folder: Path |
             job = pipe.recv()
             if job is None:
                 return
+
+            def report(seconds: float, key: Any = job.key) -> None:
+                pipe.send(Answer(key, progress=seconds))
+
             try:
-                answer = do_job(job, settings, tasks_folder, partial(_report, pipe, job.key))
+                answer = do_job(job, settings, tasks_folder, report)
             except DiskError as error:
                 answer = Answer(job.key, value=error)
             pipe.send(answer)
@@ -148,13 +137,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes that do jobs in any order. Use as a context manager.
-
-    Args:
-        count: Number of processes; 0 works in this one.
-        settings: Settings with which episodes are written.
-        tasks_folder: Folder of finished tasks; None if no job is of the kind `encode`.
-    """
+    """Processes that do jobs in any order; `count` 0 works in this one. Use as a context manager."""
 
     def __init__(self, count: int, settings: WriteSettings, tasks_folder: Path | None):
         self.count, self.settings, self.tasks_folder = count, settings, tasks_folder
@@ -181,10 +164,8 @@ class WorkerPool:
     def run(self, jobs: Iterator[Job]) -> Iterator[Answer]:
         """Do jobs until there are no more and all are answered. A job whose worker dies is answered with a reason.
 
-        `jobs` is asked for another one after each answer, so it may decide by what has come in so far.
-
-        Raises:
-            DiskError: If the target disk takes no more.
+        `jobs` is asked for another one after each answer, so it may decide by what has come in so far. A `DiskError`
+        is raised.
         """
         if self.count <= 0:
             yield from self._run_here(jobs)

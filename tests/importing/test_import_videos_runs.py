@@ -237,7 +237,7 @@ PEAK = r"""
 import re, sys, tempfile
 from pathlib import Path
 from lawm_lerobot.importing.encoding import EncoderSettings
-from lawm_lerobot.importing.encoding_task import encode_task
+from lawm_lerobot.importing.tasks import encode_task
 from lawm_lerobot.importing.footage import VideoFile
 from lawm_lerobot.importing.segments import Segment
 from lawm_lerobot.importing.tasks import Task, WriteSettings

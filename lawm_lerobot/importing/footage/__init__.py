@@ -1,8 +1,7 @@
 """Footage: the forms in which pictures are stored. One class per form, and nothing outside asks which one it is."""
 
 from lawm_lerobot.importing.footage.base import Footage, Probe, Reading, ShownPicture
-from lawm_lerobot.importing.footage.parquet import ParquetPictures
-from lawm_lerobot.importing.footage.pictures import NumberedPictures
+from lawm_lerobot.importing.footage.pictures import NumberedPictures, ParquetPictures
 from lawm_lerobot.importing.footage.video import VideoFile
 
 __all__ = [

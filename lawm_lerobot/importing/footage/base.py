@@ -23,8 +23,6 @@ class Probe:
     Args:
         origin: Presentation time of the first frame in seconds, as a fraction.
         duration_s: Length in seconds; None if the footage does not say.
-        reason: Reason for leaving the footage out; None if it can be read.
-        detail: A few words more about the reason.
         state: Size and time of change of the file when it was probed.
     """
 
@@ -40,8 +38,6 @@ class Reading:
     """One pass over a stretch of footage: first what is asked for, then what the pass has learned besides the pictures.
 
     Args:
-        start_s: Beginning of the stretch in seconds.
-        end_s: End of the stretch; None for the end of the footage.
         origin: Presentation time of the footage's first frame.
         shown_to_s: Time at which the last decoded frame stops being shown.
         frames: Number of decoded frames.
@@ -76,11 +72,7 @@ class Footage(abc.ABC):
 
     @abc.abstractmethod
     def probe(self) -> Probe:
-        """Read what the footage claims about itself.
-
-        Raises:
-            UnreadableVideoError: If it cannot be imported.
-        """
+        """Read what the footage claims about itself; an `UnreadableVideoError` if it cannot be imported."""
 
     @abc.abstractmethod
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
@@ -88,9 +80,6 @@ class Footage(abc.ABC):
 
         Times are strictly increasing. Pictures that are not needed are never made, and memory does not depend on the
         length.
-
-        Raises:
-            UnreadableVideoError: If the footage turns out to be unreadable.
         """
 
     def length(self, probe: Probe) -> float | None:

@@ -1,4 +1,4 @@
-"""Pictures that are stored one by one, in a folder here; `parquet` has those of a table."""
+"""Pictures that are stored one by one, in a folder or in a table."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class StoredPictures(Footage):
-    """Pictures at a constant rate.
-
-    Args:
-        frame_rate: Pictures per second.
-    """
+    """Pictures at a constant rate per second."""
 
     frame_rate: float
 
@@ -84,12 +80,36 @@ def _read_image(path: str) -> np.ndarray:
 
 
 def decode_image(data: np.ndarray, name: str) -> np.ndarray:
-    """Encoded picture bytes -> (h, w, 3) uint8 RGB.
-
-    Raises:
-        UnreadableVideoError: If the bytes are no picture.
-    """
+    """Encoded picture bytes -> (h, w, 3) uint8 RGB."""
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise UnreadableVideoError(Reason.CANNOT_BE_DECODED, f"{name} is not a picture")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True)
+class ParquetPictures(StoredPictures):
+    """One episode's pictures, rows `from_row` up to `to_row` in a table of a LeRobotDataset that holds many episodes."""
+
+    column: str
+    from_row: int
+    to_row: int
+
+    def probe(self) -> Probe:
+        return Probe()
+
+    def length(self, probe: Probe) -> float | None:
+        return (self.to_row - self.from_row) / self.frame_rate
+
+    def images(self) -> Iterator[Callable[[], np.ndarray]]:
+        import pyarrow.parquet as pq
+
+        row = 0
+        for batch in pq.ParquetFile(self.path).iter_batches(batch_size=64, columns=[self.column]):
+            for value in batch.column(0):
+                if self.from_row <= row < self.to_row:
+                    data = np.frombuffer(value["bytes"].as_py() or b"", dtype=np.uint8)
+                    yield partial(decode_image, data, f"row {row}")
+                row += 1
+            if row >= self.to_row:
+                return

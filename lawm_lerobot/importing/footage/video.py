@@ -74,9 +74,6 @@ class VideoFile(Footage):
         """Decode the frames that are shown from `start_s` on, after the one already shown then.
 
         Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time.
-
-        Yields:
-            Time in seconds on the video's own clock, the frame, and the aspect ratio of its pixels.
         """
         reading.errors = []
         with open_video(self.path) as container:
@@ -123,11 +120,7 @@ class VideoFile(Footage):
 
 
 def sniff_container(path: str) -> str:
-    """Return the FFmpeg demuxer for the file's first bytes.
-
-    Raises:
-        UnreadableVideoError: If it is no regular file, empty, unreadable, or none of the five container families.
-    """
+    """Return the FFmpeg demuxer for the file's first bytes, or raise an `UnreadableVideoError`."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UnreadableVideoError(Reason.NOT_A_FILE)

@@ -70,8 +70,6 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
         """LeRobot features of `labels`, empty for almost every source."""
         return {}
 
-    # ── help for subclasses ───────────────────────────────────────────────────
-
     def title(self) -> str:
         """The source's name."""
         if self.name:
@@ -80,11 +78,7 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
         return f"{self.type}:{place}" if place else self.type
 
     def folder(self) -> Path:
-        """The source's folder, resolved.
-
-        Raises:
-            ImportSettingsError: If `path` is missing or not a folder.
-        """
+        """The source's folder, resolved."""
         if self.path is None:
             raise ImportSettingsError(
                 f"A source of type {self.type} needs a folder: set --source.path (or `path:` in the list of sources)."
@@ -117,11 +111,7 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV (with a header) or of a JSONL file, as dictionaries.
-
-    Raises:
-        ImportSettingsError: If the file is missing or is neither.
-    """
+    """Rows of a CSV (with a header) or of a JSONL file, as dictionaries."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -143,11 +133,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of a source.
-
-    Raises:
-        ImportSettingsError: If it is missing or not JSON.
-    """
+    """A JSON file of a source."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -155,11 +141,7 @@ def read_json(path: Path) -> Any:
 
 
 def find_file(folder: Path, names: list[str], flag: str) -> Path:
-    """The first of `names` that exists below `folder`.
-
-    Raises:
-        ImportSettingsError: If none does; it names the flag to set.
-    """
+    """The first of `names` that exists below `folder`; if none does, the error names the flag to set."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -167,11 +149,7 @@ def find_file(folder: Path, names: list[str], flag: str) -> Path:
 
 
 def seconds(value: Any) -> float | None:
-    """'12.5', 12.5, '00:01:02.5' or '' -> seconds or None.
-
-    Raises:
-        ValueError: If it is anything else, or negative or not finite.
-    """
+    """'12.5', 12.5, '00:01:02.5' or '' -> seconds or None; a ValueError for anything else."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, str) and ":" in value:

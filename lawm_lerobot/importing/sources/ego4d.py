@@ -41,14 +41,12 @@ class Ego4DSource(VideoSource):
         root = self.folder()
         if self.clip_s <= 0:
             raise ImportSettingsError(f"--source.clip_s={self.clip_s} must be positive.")
-        manifest = read_json(
-            find_file(root, [f"{version}ego4d.json" for version in VERSIONS], "--source.path")
-        )
+        manifests = [f"{version}ego4d.json" for version in VERSIONS]
+        manifest = read_json(find_file(root, manifests, "--source.path"))
         narrated: dict[str, Any] = {}
         if self.narrations:
-            names = [
-                f"{version}{place}narration.json" for version in VERSIONS for place in ("annotations/", "")
-            ]
+            places = [version + place for version in VERSIONS for place in ("annotations/", "")]
+            names = [f"{place}narration.json" for place in places]
             narrated = read_json(find_file(root, names, "--source.narrations=false or --source.path"))
             narrated = narrated.get("videos", narrated)  # the second release nests them
         for video in sorted(manifest.get("videos", []), key=lambda entry: str(entry.get("video_uid"))):
@@ -83,13 +81,8 @@ class Ego4DSource(VideoSource):
             start = max((before + moment) / 2 if index else 0.0, moment - self.clip_s / 2)
             end = min((moment + after) / 2, moment + self.clip_s / 2)
             if end > start:
-                yield self.segment(
-                    path,
-                    caption=sentence or self.default_caption,
-                    caption_source=self.narration_pass,
-                    start_s=start,
-                    end_s=end,
-                )
+                caption, source = sentence or self.default_caption, self.narration_pass
+                yield self.segment(path, caption=caption, caption_source=source, start_s=start, end_s=end)
 
     @staticmethod
     def _sentence(text: str) -> str:

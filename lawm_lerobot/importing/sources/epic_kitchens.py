@@ -32,12 +32,8 @@ class EpicKitchensSource(VideoSource):
         root = self.folder()
         for split in self.splits:
             name = f"EPIC_100_{split}.csv"
-            places = (
-                "",
-                "annotations/",
-                "epic-kitchens-100-annotations/",
-                "epic-kitchens-100-annotations-master/",
-            )
+            released = "epic-kitchens-100-annotations"
+            places = ("", "annotations/", f"{released}/", f"{released}-master/")
             annotations = find_file(root, [place + name for place in places], "--source.path")
             for row in read_table(annotations):
                 yield self._segment(row, name)

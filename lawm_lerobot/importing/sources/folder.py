@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,7 @@ PATH_COLUMNS = ("path", "file", "video")
 CAPTION_COLUMNS = ("caption", "text", "task")
 
 
-@dataclass
-class _Ranges:
-    rows: list[tuple[str, float | None, float | None]] = field(default_factory=list)
+type _Rows = list[tuple[str, float | None, float | None]]  # caption, start and end in seconds
 
 
 @VideoSource.register_subclass("folder")
@@ -69,11 +67,10 @@ class FolderSource(VideoSource):
                 caption, caption_source = self._own_caption(root, path)
                 yield self.segment(path, caption=caption, caption_source=caption_source)
                 continue
-            for caption, start, end in rows.rows:
+            for caption, start, end in rows:
                 own, own_source = (caption, source) if caption else self._own_caption(root, path)
-                yield self.segment(
-                    path, caption=own, caption_source=own_source, start_s=start or 0.0, end_s=end
-                )
+                times = {"start_s": start or 0.0, "end_s": end}
+                yield self.segment(path, caption=own, caption_source=own_source, **times)
         for real in captions:
             yield self.left_out(real.relative_to(root), f"named in {source} but not there")
 
@@ -144,11 +141,11 @@ class FolderSource(VideoSource):
             return path
         return next((root / name for name in CAPTION_FILES if (root / name).is_file()), None)
 
-    def _read_captions(self, root: Path) -> tuple[dict[Path, _Ranges], list[LeftOut], str]:
+    def _read_captions(self, root: Path) -> tuple[dict[Path, _Rows], list[LeftOut], str]:
         path = self._caption_file(root)
         if path is None:
             return {}, [], ""
-        captions: dict[Path, _Ranges] = {}
+        captions: dict[Path, _Rows] = {}
         problems: list[LeftOut] = []
         for number, row in enumerate(read_table(path), 1):
             name = _first(row, PATH_COLUMNS)
@@ -171,7 +168,7 @@ class FolderSource(VideoSource):
                 )
                 continue
             caption = " ".join(_first(row, CAPTION_COLUMNS).split())
-            captions.setdefault(real, _Ranges()).rows.append((caption, start, end))
+            captions.setdefault(real, []).append((caption, start, end))
         return captions, problems, path.name
 
 

@@ -104,8 +104,6 @@ class LeRobotSource(VideoSource):
         to_row = from_row + int(episode["length"])
         return Segment(ParquetPictures(str(path), float(meta.fps), camera, from_row, to_row), **fields)
 
-    # ── labels ────────────────────────────────────────────────────────────────
-
     def label_features(self) -> dict[str, dict]:
         meta = self._meta()
         features = {}
