@@ -146,12 +146,7 @@ class Demo:
         last = out / "checkpoints" / "last" / "pretrained_model"
         resume = ["lerobot-train", f"--config_path={last / 'train_config.json'}", "--resume=true"]
         return Command(
-            f"train {name}",
-            argv,
-            done=out / "finished",
-            claims=out,
-            resume=resume,
-            threads=threads,
+            f"train {name}", argv, done=out / "finished", claims=out, resume=resume, threads=threads
         )
 
     def checkpoint(self, name: str) -> Path:
@@ -190,10 +185,7 @@ class Demo:
             Command("export lawm", export, done=exported, threads=1),
             self.evaluate("scratch", self.checkpoint("scratch"), 1),
         )
-        self.run(
-            self.evaluate("lawm", self.checkpoint("lawm"), 1),
-            self.evaluate("exported", exported, 1),
-        )
+        self.run(self.evaluate("lawm", self.checkpoint("lawm"), 1), self.evaluate("exported", exported, 1))
 
     # --- running them ---------------------------------------------------------------------------------
 

@@ -11,14 +11,7 @@ from itertools import product
 from typing import Any
 
 from lawm_lerobot.benchmark.commands import OUT, Command
-from lawm_lerobot.benchmark.configuration import (
-    ARMS,
-    SUPERVISED,
-    TRUE_ACTIONS,
-    Arm,
-    BenchmarkConfig,
-    Variant,
-)
+from lawm_lerobot.benchmark.configuration import ARMS, SUPERVISED, TRUE_ACTIONS, Arm, BenchmarkConfig, Variant
 from lawm_lerobot.envs.configuration_metaworld import parse_cameras
 
 # Episode k of a recording starts from seed + k. Ranges that never meet, also after the recorder's retries, which
@@ -34,13 +27,7 @@ FPS = 80  # Meta-World's
 
 @dataclass(frozen=True)
 class Setting:
-    """The conditions under which arms are compared with one another.
-
-    Args:
-        regime: The regime of the corpus.
-        task: The evaluated task.
-        demonstrations: The number of demonstrations.
-    """
+    """The corpus, the evaluated task and the number of demonstrations with which arms are compared."""
 
     regime: str
     task: str
@@ -52,13 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained and evaluated policy.
-
-    Args:
-        setting: The conditions that it shares with other arms.
-        arm: The name of the arm.
-        seed: The seed of the benchmark.
-    """
+    """One trained and evaluated policy: an arm under conditions that it shares with others, with one seed."""
 
     setting: Setting
     arm: str
@@ -79,15 +60,7 @@ def cells_of(cfg: BenchmarkConfig) -> list[Cell]:
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell and the commands that its result is read from.
-
-    Args:
-        cell: The cell.
-        pretraining: The LAWM pretraining; None in arms without one.
-        finetuning: The training on the demonstrations.
-        evaluation: The evaluation of the finetuned policy.
-        imitation: The measurement of the imitation error during finetuning.
-    """
+    """A cell and the commands that its result is read from; no ``pretraining`` in arms without that of LAWM."""
 
     cell: Cell
     pretraining: Command | None
@@ -102,16 +75,8 @@ class CellRun:
 
     def commands(self) -> list[Command]:
         """All commands that the cell needs, inputs first."""
-        ordered: dict[str, Command] = {}
-
-        def visit(command: Command) -> None:
-            for source in command.inputs:
-                visit(source)
-            ordered.setdefault(command.name, command)
-
-        visit(self.evaluation)
-        visit(self.imitation)
-        return list(ordered.values())
+        needed = [*self.evaluation.with_inputs(), *self.imitation.with_inputs()]
+        return list({command.name: command for command in needed}.values())
 
 
 def cell_runs(cfg: BenchmarkConfig) -> list[CellRun]:
@@ -130,12 +95,7 @@ def _dataset_flags(command: Command, prefix: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _CellCommands:
-    """The commands of one cell, built from the configuration.
-
-    Args:
-        cfg: The configuration.
-        cell: The cell.
-    """
+    """The commands of one cell, built from the configuration."""
 
     cfg: BenchmarkConfig
     cell: Cell
@@ -150,7 +110,6 @@ class _CellCommands:
 
     def run(self) -> CellRun:
         demonstrations = self.record_demonstrations()
-
         pretrained: Command | None = None
         if self.arm.pretraining == SUPERVISED:
             pretrained = self.pretrain_supervised()
@@ -172,8 +131,6 @@ class _CellCommands:
             self.evaluate(finetuned),
             self.imitation(finetuned),
         )
-
-    # --- recording ------------------------------------------------------------------------------------------------
 
     def record(
         self, title: str, parts: list[dict[str, Any]], *, with_actions: bool, with_state: bool = True
@@ -221,8 +178,6 @@ class _CellCommands:
             parts.append(self.corpus_part())
             title += "-and-corpus"
         return self.record(title, parts, with_actions=True)
-
-    # --- training -------------------------------------------------------------------------------------------------
 
     def train_arguments(
         self, flags: list[str], dataset: Command, steps: int, save_freq: int
@@ -324,8 +279,6 @@ class _CellCommands:
             inputs,
             self.cfg.costs.labelling,
         )
-
-    # --- measuring ------------------------------------------------------------------------------------------------
 
     def evaluate(self, finetuned: Command) -> Command:
         evaluation = self.cfg.evaluation

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -27,9 +28,8 @@ def _versions() -> tuple[str, str]:
 class Command:
     """A command that a user could type in the benchmark's output directory.
 
-    Its name ends in a hash of its program, its arguments and the versions it runs with. Since the arguments hold the
-    names of its inputs, a command whose inputs change gets another name, and a command of the same name never runs
-    twice.
+    Its name ends in a hash of its program, its arguments (which hold the names of its inputs) and the versions it runs
+    with: a command whose inputs change gets another name, and one of the same name never runs twice.
 
     Args:
         kind: The purpose: record, pretrain, label, finetune, evaluate or imitation.
@@ -65,6 +65,12 @@ class Command:
     def checkpoint(self) -> Path:
         """Last checkpoint of a training command."""
         return self.out / "checkpoints" / "last" / "pretrained_model"
+
+    def with_inputs(self) -> Iterator["Command"]:
+        """The commands that this one needs, directly or not, and then itself."""
+        for source in self.inputs:
+            yield from source.with_inputs()
+        yield self
 
     def typed(self) -> list[str]:
         """The program and its arguments, as they are typed."""

@@ -4,14 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 
-from lawm_lerobot.envs.configuration_metaworld import (
-    check_size,
-    check_variation,
-    parse_cameras,
-    task_names,
-)
+from lawm_lerobot.envs.configuration_metaworld import check_size, check_variation, parse_cameras, task_names
 from lawm_lerobot.method.latent_action import POLICY, SOURCES
 
 SCRATCH = "none"  # the arm that the curves of all others are measured against
@@ -32,9 +28,8 @@ class Arm:
         pretraining: The weights that finetuning starts from: None for random ones, `SUPERVISED` for those trained on
             the corpus with its true actions, or the source of the latent actions in LAWM pretraining.
         readout: A read-out to the demonstrations' actions shapes the latents during pretraining.
-        corpus_actions: The actions with which the corpus joins the demonstrations in finetuning: `TRUE_ACTIONS`, or
-            `DECODED_ACTIONS`, read from the pretrained latents or, without pretraining, given by an inverse model
-            that was trained on the demonstrations alone. None leaves the corpus out.
+        corpus_actions: The actions with which the corpus joins the demonstrations: `TRUE_ACTIONS`, or `DECODED_ACTIONS`
+            by the pretrained latents or an inverse model of the demonstrations alone. None leaves the corpus out.
         prolonged: Finetuning goes on for as long as pretraining would have taken.
     """
 
@@ -245,44 +240,36 @@ class BenchmarkConfig:
 
     def _check_names(self) -> None:
         known = [*ARMS, *self.variants]
-        for name in [*self.arms, *self.compare_with, *(v.arm for v in self.variants.values())]:
-            if name not in known:
-                raise BenchmarkError(f"unknown arm {name!r}: set --arms to some of {', '.join(known)}.")
+        arms = [*self.arms, *self.compare_with, *(variant.arm for variant in self.variants.values())]
+        for what, flag, names, valid in (
+            ("arm", "arms", arms, known),
+            ("regime", "regimes", self.regimes, REGIMES),
+            ("Meta-World task", "tasks", self.tasks, task_names()),
+            ("Meta-World task", "corpus.tasks", self.corpus.tasks, task_names()),
+        ):
+            for name in names:
+                if name not in valid:
+                    raise BenchmarkError(
+                        f"unknown {what} {name!r}: set --{flag} to some of {', '.join(valid)}."
+                    )
         for name in self.compare_with:
             if name not in self.arms:
                 raise BenchmarkError(
                     f"compare_with names {name!r}, which is not among the arms: add it to --arms."
                 )
-        for regime in self.regimes:
-            if regime not in REGIMES:
-                raise BenchmarkError(
-                    f"unknown regime {regime!r}: set --regimes to some of {', '.join(REGIMES)}."
-                )
-        for flag, tasks in (("tasks", self.tasks), ("corpus.tasks", self.corpus.tasks)):
-            for task in tasks:
-                if task not in task_names():
-                    raise BenchmarkError(
-                        f"unknown Meta-World task {task!r}: set --{flag} to some of {', '.join(task_names())}."
-                    )
 
     def _check_values(self) -> None:
         for flag in ("arms", "tasks", "demonstrations", "seeds", "regimes"):
             values = getattr(self, flag)
             if not values or len(set(values)) < len(values):
                 raise BenchmarkError(f"{flag} is {values}, expected different values: change --{flag}.")
-        at_least_one = {
-            "demonstrations": min(self.demonstrations),
-            "pretraining_steps": self.pretraining_steps,
-            "finetuning_steps": self.finetuning_steps,
-            "batch_size": self.batch_size,
-            "workers": self.workers,
-            "threads": self.threads,
-            "corpus.episodes": self.corpus.episodes,
-            "evaluation.episodes": self.evaluation.episodes,
-            "evaluation.batch_size": self.evaluation.batch_size,
-            "evaluation.held_out_demonstrations": self.evaluation.held_out_demonstrations,
-            "evaluation.curve_points": self.evaluation.curve_points,
-        }
+        counts = (
+            *("pretraining_steps", "finetuning_steps", "batch_size", "workers", "threads", "corpus.episodes"),
+            *("evaluation.episodes", "evaluation.batch_size", "evaluation.held_out_demonstrations"),
+            "evaluation.curve_points",
+        )
+        at_least_one = {"demonstrations": min(self.demonstrations)}
+        at_least_one |= {flag: attrgetter(flag)(self) for flag in counts}
         for flag, value in at_least_one.items():
             if value < 1:
                 raise BenchmarkError(f"{flag} is {value}, expected at least 1: change --{flag}.")

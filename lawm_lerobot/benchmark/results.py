@@ -34,17 +34,9 @@ LOGGED_HEALTH = (
 )
 
 
-# --- one line per cell --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ImitationCurve:
-    """The imitation error over a finetuning.
-
-    Args:
-        steps: Training steps of the checkpoints.
-        errors: The error of each checkpoint on the held-out demonstrations, in action units.
-    """
+    """The error on the held-out demonstrations, in action units, after each of some training steps of a finetuning."""
 
     steps: list[int]
     errors: list[float]
@@ -56,11 +48,7 @@ class CellResult:
 
     Args:
         key: Name of the cell, see `CellRun.key`.
-        regime: Regime of the corpus.
-        task: The evaluated task.
-        demonstrations: Number of demonstrations.
-        arm: Name of the arm.
-        seed: Seed of the benchmark.
+        regime, task, demonstrations, arm, seed: The cell.
         successes: Outcomes of the evaluation episodes.
         imitation_error: The imitation error over finetuning.
         latent_health: The last logged metrics of the latents; None in arms without latents.
@@ -154,19 +142,9 @@ def append_new_results(output_dir: Path, runs: Sequence[CellRun], results: dict[
     return len(new)
 
 
-# --- one row per arm and setting ----------------------------------------------------------------------------------
-
-
 @dataclass
 class Row:
-    """An arm in one setting, over its seeds.
-
-    Args:
-        setting: The setting.
-        arm: Name of the arm.
-        successes: Outcomes of the evaluation episodes by seed.
-        curves: The imitation error over finetuning by seed.
-    """
+    """An arm in one setting: the outcomes of its evaluation episodes, and its imitation errors, by seed."""
 
     setting: Setting
     arm: str
@@ -251,9 +229,6 @@ def _steps(reached: Sequence[int | None]) -> str:
     return f"{np.mean(steps):.0f}" + (f" ({missing} of {len(reached)} seeds never)" if missing else "")
 
 
-# --- the picture --------------------------------------------------------------------------------------------------
-
-
 def plot(cfg: BenchmarkConfig, rows: Sequence[Row], file: Path) -> None:
     """Success with its interval beside the imitation error over finetuning, a line of panels per setting."""
     # Not pyplot: this may run where there is no display, and beside code that uses pyplot.
@@ -273,13 +248,10 @@ def plot(cfg: BenchmarkConfig, rows: Sequence[Row], file: Path) -> None:
             left.plot([low, high], [y, y], color=colours[row.arm], linestyle="-")
             left.plot(rate, y, "o", color=colours[row.arm])
             steps = sorted(set.intersection(*(set(curve.steps) for curve in row.curves.values())))
-            errors = [
-                np.mean([curve.errors[curve.steps.index(step)] for curve in row.curves.values()])
-                for step in steps
-            ]
-            right.plot(
-                steps, errors, color=colours[row.arm], linestyle=dashes[row.arm], marker=".", label=row.arm
-            )
+            by_seed = [dict(zip(curve.steps, curve.errors, strict=True)) for curve in row.curves.values()]
+            errors = [np.mean([curve[step] for curve in by_seed]) for step in steps]
+            style = {"color": colours[row.arm], "linestyle": dashes[row.arm], "marker": "."}
+            right.plot(steps, errors, **style, label=row.arm)
         left.set_yticks(range(len(shown)), [row.arm for row in shown])
         left.invert_yaxis()
         left.set(xlim=(-0.02, 1.02), xlabel="success, Wilson 95%")

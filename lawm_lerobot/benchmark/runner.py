@@ -3,10 +3,9 @@
 Importing LeRobot takes longer than many a command. A fork server does it once; each command is a fresh fork of it,
 which sets ``sys.argv`` and calls the program's ``main``, so no state is left from one command to the next.
 
-A command's folder holds ``log.txt``, its output in ``out`` and, once it has finished, ``done.json``. A folder
-without that is of an interrupted command: it is removed and the command starts over. It does not go on from a
-checkpoint, because a resumed training draws other random numbers and the results would depend on when it was
-interrupted.
+A command's folder holds ``log.txt``, its output in ``out`` and, once it has finished, ``done.json``. An interrupted
+command's, without that, is removed and the command starts over: a training resumed from a checkpoint would draw other
+random numbers, and the results would depend on when it was interrupted.
 """
 
 import importlib
@@ -39,11 +38,7 @@ REFRESH = 5.0  # seconds between looks at the running commands' own progress bar
 
 @contextmanager
 def locked(output_dir: Path) -> Iterator[None]:
-    """Keep a second benchmark out of ``output_dir``; the lock goes with this process, however it ends.
-
-    Raises:
-        BenchmarkError: If another one is at work there.
-    """
+    """Keep a second benchmark out of ``output_dir``, by `files.locked`; BenchmarkError if one is at work there."""
     try:
         with files.locked(output_dir / ".lock"):
             yield
@@ -68,13 +63,7 @@ def log_of(output_dir: Path, command: Command) -> str:
 
 @dataclass(frozen=True)
 class _Running:
-    """A command that is under way.
-
-    Args:
-        command: The command.
-        process: Its process.
-        start: The time of its start, by the monotonic clock.
-    """
+    """A command that is under way, since ``start`` by the monotonic clock."""
 
     command: Command
     process: ForkServerProcess

@@ -138,7 +138,7 @@ class LawmMetaworldEnvConfig(EnvConfig):
         features: The observations and the action, filled in from the fields above.
         features_map: The names of ``features`` for policies, filled in too.
 
-    `camera_shift`, `distractors` and `body` change the pictures and nothing else: one seed gives the same states, rewards and success.
+    `camera_shift`, `distractors` and `body` change the pictures only: a seed's states, rewards and success stay.
     """
 
     task: str = "push-v3"
@@ -188,17 +188,8 @@ class LawmMetaworldEnvConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict:
-        return {
-            "size": self.size,
-            "cameras": parse_cameras(self.camera),
-            "obs_type": self.obs_type,
-            "shadows": self.shadows,
-            "camera_shift": self.camera_shift,
-            "distractors": self.distractors,
-            "body": self.body,
-            "episode_length": self.episode_length,
-            "fps": self.fps,
-        }
+        same = ("size", "obs_type", "shadows", "camera_shift", "distractors", "body", "episode_length", "fps")
+        return {"cameras": parse_cameras(self.camera)} | {name: getattr(self, name) for name in same}
 
     def create_envs(
         self, n_envs: int, use_async_envs: bool = False

@@ -1,9 +1,8 @@
 """LeRobot's Meta-World environment with small, quick pictures.
 
-LeRobot's `MetaworldEnv` draws 480x480 pixels with shadows, reflections and multisampling. On a CPU the shadow map
-alone is nine tenths of the time. This subclass draws at the requested size with all three off: about ten times the
-steps. Measured on push-v3 with Mesa's software renderer (EGL, MuJoCo 3.16), as calls of `step` per second of CPU time,
-the median of four interleaved rounds:
+LeRobot's `MetaworldEnv` draws 480x480 pixels with shadows, reflections and multisampling; on a CPU the shadow map
+alone is nine tenths of the time. This subclass draws at the requested size with all three off. Measured on push-v3 with
+Mesa's software renderer (EGL, MuJoCo 3.16), as calls of `step` per second of CPU time, median of four rounds:
 
     environment       pixels   steps per CPU second
     LeRobot's            480                    9.9
@@ -90,21 +89,14 @@ class LawmMetaworldEnv(MetaworldEnv):
     `info["is_success"]` and, at the end, `info["final_info"]["is_success"]` say which. Unlike LeRobot's class it
     does not reset itself then, so a recorder can go on stepping for a few frames.
 
-    The simulation and its graphics context are made at the first `reset`, that is in the worker process of an
-    `AsyncVectorEnv`, and made again if the environment is used after `close` (as `lerobot-train` does between two
-    evaluations).
+    The simulation and its graphics context are made at the first `reset` (in the worker process of an `AsyncVectorEnv`),
+    and again if the environment is used after `close` (as `lerobot-train` does between two evaluations).
 
-    `camera_shift`, `distractors` and `body` change the pictures only; the states, rewards and success of a seed stay
-    the same.
+    The arguments are those of `LawmMetaworldEnvConfig`. On some of them:
 
     Args:
-        task: Meta-World's name of the task.
-        size: Height and width of an image in pixels.
+        task: Meta-World's name of one task.
         cameras: Cameras of Meta-World; the first is the one in evaluation videos.
-        obs_type: `pixels_agent_pos`, or `pixels` for images without the state.
-        shadows: Render shadows, reflections and 4x multisampling.
-        episode_length: Number of steps after which an episode has failed.
-        fps: Frame rate written into evaluation videos.
         camera_shift: Angle in degrees by which the fixed cameras are turned around the vertical axis through the
             workspace's centre, anticlockwise from above: the tripod stands elsewhere and still looks at the table.
             Cameras on the gripper stay there.

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,10 @@ class RecordedEpisode:
     """One recorded episode of n frames.
 
     Args:
-        task: Meta-World's name of the task, such as push-v3.
-        instruction: The task in words, from LeRobot's table.
+        task, instruction: Meta-World's name of the task, such as push-v3, and the words for it in LeRobot's table.
         seed: The seed of the reset; `reset(seed=...)` gives the same object positions again.
         success: True if the expert succeeded.
-        images: Pictures of each camera.
-        state: The arm's state in each frame.
+        images, state: Pictures of each camera and the arm's state in each frame.
         action: The action chosen in each frame, or the one executed, see `ExpertRecording.record_executed`.
     """
 
@@ -66,12 +65,7 @@ class ExpertRecording:
         tasks: Meta-World v3 task names.
         episodes_per_task: Number of episodes of each task.
         seed: Seed of the first episode of every task; episode k resets with `seed + k`.
-        size: Height and width of an image in pixels.
-        cameras: Cameras of Meta-World.
-        shadows: Render shadows and reflections, see `LawmMetaworldEnv`.
-        camera_shift: Angle in degrees by which the fixed cameras are turned, see `LawmMetaworldEnv`.
-        distractors: Number of things on the table without a part in the task.
-        body: The look of the arm.
+        size, cameras, shadows, camera_shift, distractors, body: Arguments of `LawmMetaworldEnv`.
         noise: Standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
             [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
         record_executed: Record the noisy action that moved the arm. By default the expert's clean action is
@@ -98,16 +92,9 @@ class ExpertRecording:
     success_only: bool = True
 
     def environment(self, task: str) -> "LawmMetaworldEnv":
-        return _get_env(
-            task=task,
-            size=self.size,
-            cameras=tuple(self.cameras),
-            shadows=self.shadows,
-            episode_length=self.max_steps,
-            camera_shift=self.camera_shift,
-            distractors=self.distractors,
-            body=self.body,
-        )
+        same = ("size", "shadows", "camera_shift", "distractors", "body")
+        arguments = {name: getattr(self, name) for name in same}
+        return _get_env(task=task, cameras=tuple(self.cameras), episode_length=self.max_steps, **arguments)
 
 
 def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iterator[RecordedEpisode]:
@@ -121,11 +108,8 @@ def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iter
         RuntimeError: If the expert fails `MAX_ATTEMPTS` times running and `success_only` is set.
     """
     require_metaworld()
-    episodes = [
-        (recording, task, recording.seed + k)
-        for task in recording.tasks
-        for k in range(recording.episodes_per_task)
-    ]
+    seeds = range(recording.seed, recording.seed + recording.episodes_per_task)
+    episodes = [(recording, task, seed) for task, seed in product(recording.tasks, seeds)]
     if workers == 0:
         try:
             for episode in episodes:

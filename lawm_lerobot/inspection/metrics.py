@@ -14,13 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_lerobot.inspection.probes import (
-    linear_probe,
-    principal_components,
-    shift_images,
-    shift_variance,
-    small_pixels,
-)
+from lawm_lerobot.inspection import probes
+from lawm_lerobot.inspection.probes import shift_images
 from lawm_lerobot.inspection.sample import BATCH, Sample
 from lawm_lerobot.method.latent import effective_rank, latent_std
 from lawm_lerobot.method.latent_action import POLICY
@@ -36,6 +31,15 @@ CODED_SHIFT = 0.25
 PLACE_R2 = 0.25
 # Labelled episodes that a probe needs: one to test on, two between which its penalty is chosen.
 PROBE_EPISODES = 3
+
+THRESHOLDS = {
+    "collapsed_std": COLLAPSED_STD,
+    "collapsed_rank": COLLAPSED_RANK,
+    "ignored_ratio": IGNORED_RATIO,
+    "coded_shift": CODED_SHIFT,
+    "place_r2": PLACE_R2,
+    "moved": MOVED,
+}
 
 # Names of the latents that can drive the world model; see `other_latents` for the wrong ones.
 OWN = "own"
@@ -66,8 +70,7 @@ class LatentMetrics:
 
     Args:
         dim: The number Z of dimensions.
-        std: The standard deviation, averaged over the dimensions.
-        std_per_dimension: The standard deviation of each dimension.
+        std, std_per_dimension: The standard deviation of each dimension and their mean.
         effective_rank: The effective rank of the latents' covariance.
         place_r2: The share of the variance that k alone explains; None if there is hardly any variance.
     """
@@ -93,12 +96,7 @@ class LatentMetrics:
 
 @dataclass(frozen=True)
 class ShiftMetrics:
-    """The effects of a shift of the latents' input.
-
-    Args:
-        coded_shift: The result of `coded_shift`.
-        total_std, shift, content, interaction: The results of `shift_variance`.
-    """
+    """The effects of a shift of the latents' input: the results of `coded_shift` and of `shift_variance`."""
 
     coded_shift: float | None
     total_std: float
@@ -120,9 +118,7 @@ class Metrics:
         probe: The result of `probe_actions`.
         plan_r2: The R2 of the latents that the policy predicts on the inferred ones; None if they are the same.
         thresholds: The limits that decide on checks and remarks.
-        clips: The number of clips.
-        clips_of_shift_test: The number of clips that were shifted.
-        episodes: The number of episodes that the clips are from.
+        clips, clips_of_shift_test, episodes: The numbers of clips, of those shifted, and of episodes they are from.
         tasks: The number of clips of each task.
     """
 
@@ -133,16 +129,7 @@ class Metrics:
     augmentation: ShiftMetrics
     probe: dict[str, Any]
     plan_r2: float | None
-    thresholds: dict[str, float] = field(
-        default_factory=lambda: {
-            "collapsed_std": COLLAPSED_STD,
-            "collapsed_rank": COLLAPSED_RANK,
-            "ignored_ratio": IGNORED_RATIO,
-            "coded_shift": CODED_SHIFT,
-            "place_r2": PLACE_R2,
-            "moved": MOVED,
-        }
-    )
+    thresholds: dict[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
     clips: int
     clips_of_shift_test: int
     episodes: int
@@ -151,21 +138,13 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         """The metrics as in ``metrics.json``, where `moving_share` stands among the explained variances."""
         values = asdict(self)
-        values["explained_variance"] = {
-            "moving_share": values.pop("moving_share"),
-            **values["explained_variance"],
-        }
+        share = values.pop("moving_share")
+        values["explained_variance"] = {"moving_share": share, **values["explained_variance"]}
         return values
 
 
 def measure(policy: LawmPolicy, sample: Sample, seed: int) -> Metrics:
-    """Measure a sample.
-
-    Args:
-        policy: The policy that the sample was taken with.
-        sample: The clips and their latents.
-        seed: Seed of the shuffled latents, and of the splits of the probes' episodes.
-    """
+    """Measure a sample of the policy's; the seed is of shuffled latents and of the probes' splits of episodes."""
     drives = {OWN: sample.inferred, **other_latents(sample.inferred, sample.episodes, seed)}
     if policy.config.latent_action.source != POLICY:
         drives[PREDICTED] = sample.predicted
@@ -175,7 +154,7 @@ def measure(policy: LawmPolicy, sample: Sample, seed: int) -> Metrics:
         moving_share=moving_share,
         explained_variance=explained,
         error_ratio={name: _error_ratio(explained, name) for name in drives if name != OWN},
-        augmentation=ShiftMetrics(coded_shift(policy, sample), **shift_variance(sample.shifted)),
+        augmentation=ShiftMetrics(coded_shift(policy, sample), **probes.shift_variance(sample.shifted)),
         probe=probe_actions(sample, seed),
         plan_r2=_predicted_r2(sample) if PREDICTED in drives else None,
         clips=len(sample.frames),
@@ -190,8 +169,7 @@ def other_latents(latents: Tensor, episodes: Tensor, seed: int) -> dict[str, Ten
 
     Returns:
         shuffled_batch: The latents of another clip, drawn at random.
-        shuffled_episode: Latents from a random clip and time of the same episode (N), so that what is true of the
-            whole episode stays true.
+        shuffled_episode: Latents from a random clip and time of the same episode, so that what holds of it all does.
         zeroed: The mean of all latents, since they are standardised.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -303,8 +281,7 @@ def probe_actions(sample: Sample, seed: int) -> dict[str, Any]:
     Latents are probed per transition; the policy's features, which have seen x_0 only, for all H transitions at once.
 
     Returns:
-        ``skipped``, a sentence, if there is nothing to probe; else per target ``latents`` and ``policy_features``
-        with the R2 of each source of features, and counts.
+        ``skipped``, a sentence, if there is nothing to probe; else the R2 per target, kind and source, and counts.
     """
     if not sample.targets:
         return {"skipped": "The dataset has no 'action': there is nothing to probe."}
@@ -318,18 +295,20 @@ def probe_actions(sample: Sample, seed: int) -> dict[str, Any]:
         }
     episodes = sample.episodes[finite]
     clips, horizon, dim = sample.inferred[finite].shape
-    pixels = small_pixels(sample.pixels(finite))  # (n,T,D')
+    pixels = probes.small_pixels(sample.pixels(finite))  # (n,T,D')
     changes = (pixels[:, 1:] - pixels[:, :-1]).flatten(0, 1)  # (n*H,D')
     # Per kind what is probed, then its baselines.
     sources = {
         "latents": {
             "latents": sample.inferred[finite].flatten(0, 1),  # (n*H,Z)
-            "principal components of the change": principal_components(changes, dim),
+            "principal components of the change": probes.principal_components(changes, dim),
             "untrained": sample.untrained_latents[finite].flatten(0, 1),
         },
         "policy_features": {
             "policy features": sample.features[finite],  # (n,D)
-            "principal components of x_0": principal_components(pixels[:, 0], sample.features.shape[1]),
+            "principal components of x_0": probes.principal_components(
+                pixels[:, 0], sample.features.shape[1]
+            ),
             "untrained": sample.untrained_features[finite],
         },
     }
@@ -343,7 +322,7 @@ def probe_actions(sample: Sample, seed: int) -> dict[str, Any]:
             for kind, of_kind in sources.items():
                 scores: dict[str, dict[str, Any]] = {}
                 for name, features in of_kind.items():
-                    score = linear_probe(features, rows[kind], groups[kind], seed)
+                    score = probes.linear_probe(features, rows[kind], groups[kind], seed)
                     scores[name] = {"r2": _number(score.r2)}
                     if kind == "latents":
                         scores[name]["per_dimension"] = [_number(r2) for r2 in score.per_dimension]

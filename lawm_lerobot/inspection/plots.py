@@ -1,20 +1,11 @@
 """Plots of what was measured on a sample."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lawm_lerobot.inspection.metrics import (
-    OWN,
-    PREDICTED,
-    SHUFFLED_BATCH,
-    SHUFFLED_EPISODE,
-    ZEROED,
-    Metrics,
-)
+from lawm_lerobot.inspection.metrics import OWN, PREDICTED, SHUFFLED_BATCH, SHUFFLED_EPISODE, ZEROED, Metrics
 from lawm_lerobot.inspection.sample import Sample
 
 # Names of the sets of latents, as the report shows them.

@@ -4,8 +4,6 @@ Letters: N clips, H latent actions, T = H + 1 frames, C h w, Z latent dimension,
 S shifts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,22 +22,14 @@ PCA_PIXELS = 32
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """The R2 of a linear map's predictions in episodes that it has not seen.
-
-    Args:
-        r2: The mean over the dimensions that vary; NaN if none does.
-        per_dimension: The R2 of each dimension; NaN for one that does not vary.
-    """
+    """The R2 of a linear map in episodes that it has not seen, over all dimensions that vary and of each; NaN of none."""
 
     r2: float
     per_dimension: list[float]
 
 
 def linear_probe(features: Tensor, targets: Tensor, episodes: Tensor, seed: int = 0) -> ProbeScore:
-    """Ridge regression from features (N,D) to targets (N,A), cross-validated over episodes (N,).
-
-    Every episode is predicted by a fit on others, whose penalty was chosen within those others.
-    """
+    """Ridge regression from features (N,D) to targets (N,A): each of the episodes (N) is predicted by a fit on others."""
     truth, groups = targets.double().numpy(), episodes.numpy()
     predicted = held_out_predictions(features.double().numpy(), truth, groups, seed=seed)
     return ProbeScore(overall_r2(truth, predicted), r2_per_dimension(truth, predicted).tolist())
@@ -64,10 +54,9 @@ def small_pixels(frames: Tensor) -> Tensor:
 
 @contextmanager
 def head_inputs(policy: nn.Module, head: nn.Parameter) -> Iterator[Callable[[], Tensor]]:
-    """Listen to what enters the layer that owns ``head``, whatever the policy is made of.
+    """Yield a function that returns the latest input (B,D) of the layer that owns ``head``.
 
-    Yields a function that returns the layer's latest input (B,D), averaged over all axes but the batch's and the
-    features': over the chunk, and, for a policy that denoises in several steps, from the last of them.
+    It is averaged over the chunk, and of the last step of a policy that denoises in several.
     """
     owner = next(m for m in policy.modules() if any(p is head for p in m.parameters(recurse=False)))
     seen: list[Tensor] = []
@@ -106,15 +95,11 @@ def shift_images(images: Tensor, offset: tuple[float, float]) -> Tensor:
 def shift_variance(latents: Tensor) -> dict[str, float]:
     """Divide the variance of latents between two causes: two-way analysis of (S,N,H,Z), shift by transition.
 
-    Every clip is seen under the same S shifts, each common to all its frames.
-
     Returns:
         total_std: The standard deviation over shifts and transitions, averaged over Z.
-        shift: The share of the variance that the offset alone explains, the same for all clips: the R2 of the
-            latents on the offset.
+        shift: The share of the variance that the offset alone explains: the R2 of the latents on the offset.
         content: The share that the transition alone explains.
-        interaction: The rest: the shift changes a latent in a way of each transition's own. It is large in an
-            untrained network too.
+        interaction: The rest: a shift changes each transition in its own way. It is large without training too.
     """
     z = latents.double().flatten(1, 2)  # (S,N*H,Z)
     mean = z.mean((0, 1))  # (Z)
@@ -134,10 +119,8 @@ def between_frames(rows: np.ndarray, horizon: int, stride: int) -> dict[str, Ten
     """Summarise the actions (N,H*stride+1,A) recorded from x_0 to x_H for each transition, (N,H,A) each.
 
     Returns:
-        action: The mean of the actions from x_k until x_{k+1}, excluding the one recorded with x_{k+1}. Right for
-            actions that are changes (velocities, displacements).
-        action_change: The action recorded with x_{k+1} minus the one with x_k. Right for actions that are
-            positions, of which frames tell the change.
+        action: The mean of the actions from x_k until just before x_{k+1}. Right for velocities and displacements.
+        action_change: The action recorded with x_{k+1} minus the one with x_k. Right for positions.
     """
     actions = torch.as_tensor(rows, dtype=torch.float32)  # (N,H*stride+1,A)
     anchors = actions[:, ::stride]  # (N,T,A)

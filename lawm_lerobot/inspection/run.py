@@ -1,7 +1,5 @@
 """The work of ``lawm-inspect``: from its flags to the report."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +12,10 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 import lawm_lerobot
 from lawm_lerobot.files import written_aside
-from lawm_lerobot.inspection.display import require_rerun, show_in_rerun
 from lawm_lerobot.inspection.metrics import Metrics, measure
 from lawm_lerobot.inspection.report import REPORT, write_report
 from lawm_lerobot.inspection.sample import check_fit, take_sample
-from lawm_lerobot.inspection.shown import choose_shown
+from lawm_lerobot.inspection.shown import choose_shown, require_rerun, show_in_rerun
 from lawm_lerobot.inspection.verdict import HEALTHY, Findings, judge
 from lawm_lerobot.policies.common.clip_batches import open_clips
 from lawm_lerobot.policies.common.configuration import LawmConfig
@@ -34,8 +31,7 @@ class InspectedDataset:
     """The dataset to look at.
 
     Args:
-        repo_id: The id of a LeRobotDataset with the cameras, and the state if any, that the checkpoint was pretrained
-            with. It may have actions; they are compared with the latents.
+        repo_id: A LeRobotDataset with the cameras, and the state if any, of pretraining. Actions are compared, if any.
         root: The dataset's directory, if it is not in LeRobot's own cache.
     """
 
@@ -76,17 +72,11 @@ class InspectConfig:
 
 
 def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -> None:
-    """Inspect a checkpoint and write the report.
-
-    Args:
-        config: The command's flags.
-        path: The checkpoint's directory or Hub id.
-        overrides: Flags of the policy's config, without ``--policy.``.
+    """Inspect the checkpoint at a directory or Hub id, its config changed by flags, and write the report.
 
     Raises:
-        FileExistsError: If ``output_dir`` holds something.
-        FileNotFoundError: If there is no such checkpoint or dataset.
         ImportError: If Rerun is asked for and not there.
+        OSError: If there is no such checkpoint or dataset, or ``output_dir`` holds something.
         ValueError: If checkpoint and dataset do not fit, or the checkpoint is not one of pretraining.
     """
     output_dir = config.output_dir
@@ -142,7 +132,6 @@ def _log(findings: Findings, warnings: Sequence[str], page: Path) -> None:
 
 
 def _existing(path: str) -> str:
-    """The path, if it is a directory or can be a Hub id."""
     if not Path(path).is_dir() and (path.count("/") != 1 or path.startswith((".", "/", "~"))):
         raise FileNotFoundError(
             f"There is no directory {path}, expected a checkpoint's 'pretrained_model' directory or a Hub id "

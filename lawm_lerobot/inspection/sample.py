@@ -4,8 +4,6 @@ Letters: N clips, H latent actions, T = H + 1 frames, C h w, Z latent dimension,
 S shifts of the input, n clips that are shifted.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,8 +45,7 @@ class Sample:
         inferred: The latents that drove the world model in pretraining: the inverse dynamics', or the policy's.
         predicted: The latents that the policy predicts from x_0 alone.
         features: The input of the policy's output layer, averaged over the chunk.
-        untrained_latents: The inferred latents of the same architecture with random weights.
-        untrained_features: The features of the same architecture with random weights.
+        untrained_latents, untrained_features: The same of the same architecture with random weights.
         offsets: The S shifts of the input, as fractions of the image; see `shift_images`.
         shifted_clips: The indices of the clips that were shifted.
         shifted: The inferred latents of those clips under every shift.
@@ -75,10 +72,9 @@ class Sample:
         return self.frames[index].float() / 255
 
     def latent_map(self, components: int) -> tuple[np.ndarray, Tensor]:
-        """All latents on their first principal components, and the share of the variance that each component explains.
+        """All latents on their first principal components, and each component's share of the variance.
 
-        Returns:
-            Points (N*H,components), zero on components that do not exist, and shares (min(N*H,Z),).
+        Points (N*H,components), zero on components that do not exist, and shares (min(N*H,Z),).
         """
         points = self.inferred.flatten(0, 1)  # (N*H,Z)
         centred = points - points.mean(0)
@@ -89,10 +85,7 @@ class Sample:
 
 
 def check_fit(policy: LawmPolicy, meta: LeRobotDatasetMetadata, repo_id: str) -> list[str]:
-    """Compare a checkpoint's inputs with a dataset's features.
-
-    Returns:
-        Warnings: what differs but can be measured all the same.
+    """Warn of what differs between a checkpoint's inputs and a dataset, but can be measured all the same.
 
     Raises:
         ValueError: If the dataset lacks an input, or has it in another shape.
@@ -158,26 +151,19 @@ def take_sample(
         clips: Number of clips; fewer are taken if the dataset has fewer whole ones.
         seed: Seed of the untrained baselines' weights, and of the noise that some policies denoise.
     """
-    with seeded_context(seed):
-        return _take_sample(policy, preprocessor, dataset, clips)
-
-
-def _take_sample(
-    policy: LawmPolicy, preprocessor: Preprocessor, dataset: LeRobotDataset, clips: int
-) -> Sample:
     config = policy.config
     starts, owners = whole_clips(dataset.meta, config)
     chosen = evenly_spaced(len(starts), min(clips, len(starts)))
     picks = starts[chosen]
-    untrained = _untrained(policy)
     # Those for the shift test are spaced over the picks, as these are over the dataset.
     shifted_clips = torch.arange(0, len(picks), -(-len(picks) // SHIFT_CLIPS))  # (n)
     offsets = shift_offsets(config.idm.random_shift / config.world_model.image_size or DEFAULT_SHIFT)
 
     parts: dict[str, list[Tensor]] = {}
     done = 0
-    batches = preprocessed_batches(dataset, picks.tolist(), preprocessor, BATCH)
-    with tqdm(total=len(picks), desc="clips", unit="clip") as bar:
+    with seeded_context(seed), tqdm(total=len(picks), desc="clips", unit="clip") as bar:
+        untrained = _untrained(policy)
+        batches = preprocessed_batches(dataset, picks.tolist(), preprocessor, BATCH)
         for batch in batches:
             clip = policy.clip(batch)
             with head_inputs(policy, policy.latent_head) as features:
@@ -215,10 +201,7 @@ def _take_sample(
 
 
 def _shifted_latents(
-    policy: LawmPolicy,
-    batch: dict[str, Any],
-    clip: Clip,
-    offsets: Sequence[tuple[float, float]],
+    policy: LawmPolicy, batch: dict[str, Any], clip: Clip, offsets: Sequence[tuple[float, float]]
 ) -> Tensor:
     """(S,B,H,Z): the inferred latents under every shift of the input, one shift for all frames of a clip."""
     if policy.config.latent_action.source != POLICY:

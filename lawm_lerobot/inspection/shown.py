@@ -1,9 +1,7 @@
-"""The clips of a sample that a report shows, real and imagined, and their film.
+"""The clips of a sample that are shown, real and imagined: as strips, as a film and in the Rerun viewer.
 
 Letters: n shown clips, H latent actions, T = H + 1 frames, C h w.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lerobot.utils.import_utils import require_package
 from torch import Tensor
 
 from lawm_lerobot.inspection.sample import Sample
@@ -38,8 +37,7 @@ class Shown:
         strips: Each clip, real and imagined from latents of its own.
         transfer: Each clip, imagined from the latents of another one.
         titles: The names of the T frames.
-        frame_rate: The frames per second at which a clip plays as fast as it happened; five, which are easy to
-            watch, if the checkpoint does not know it.
+        frame_rate: The frames per second at which a clip plays as fast as it happened; five if nobody knows.
     """
 
     strips: dict[str, Tensor]
@@ -79,13 +77,7 @@ def choose_shown(policy: LawmPolicy, sample: Sample) -> Shown:
 
 
 def write_video(strips: dict[str, Tensor], frame_rate: Fraction, file: Path) -> Path:
-    """Write the strips as a film: one row per strip, one column per clip, all playing side by side.
-
-    Args:
-        strips: Title -> frames (n,T,C,h,w) in [0, 1].
-        frame_rate: The frames of a clip per second.
-        file: The MP4 (H.264) to write.
-    """
+    """Write titled strips (n,T,C,h,w) as an MP4 film: one row per strip, one column per clip, side by side."""
     import av
     import cv2
 
@@ -97,16 +89,8 @@ def write_video(strips: dict[str, Tensor], frame_rate: Fraction, file: Path) -> 
     height, width = len(strips) * tile, margin + clips * tile
     canvas = np.full((height + height % 2, width + width % 2, 3), 255, np.uint8)  # H.264 wants even sides
     for row, title in enumerate(strips):
-        cv2.putText(
-            canvas,
-            title,
-            (4, row * tile + tile // 2),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.5,
-            (0, 0, 0),
-            1,
-            cv2.LINE_AA,
-        )
+        place, font = (4, row * tile + tile // 2), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(canvas, title, place, font, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     pictures: list[np.ndarray] = []
     for k in range(time):
         picture = canvas.copy()
@@ -126,3 +110,29 @@ def write_video(strips: dict[str, Tensor], frame_rate: Fraction, file: Path) -> 
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return file
+
+
+def require_rerun() -> None:
+    """Raise ImportError, with what to install, unless Rerun is there."""
+    require_package("rerun-sdk", extra="viz", import_name="rerun")
+
+
+def show_in_rerun(sample: Sample, shown: Shown) -> None:
+    """Open the viewer: the shown clips as strips over k, and the latents as a map of three components."""
+    import rerun as rr
+    from lerobot.utils.rerun_visualization import init_rerun
+
+    init_rerun(session_name="lawm-inspect")
+    entities: dict[tuple[str, ...], Tensor] = {(title,): frames for title, frames in shown.strips.items()}
+    entities |= {("transfer", title): frames for title, frames in shown.transfer.items()}
+    for path, frames in entities.items():
+        for clip, strip in enumerate((frames.clamp(0, 1) * 255).to(torch.uint8)):
+            for k, frame in enumerate(strip.permute(0, 2, 3, 1).numpy()):  # (T,h,w,C)
+                rr.set_time("k", sequence=k)
+                rr.log([f"clip {clip}", *path], rr.Image(frame))
+    points, _ = sample.latent_map(3)  # (N*H,3)
+    names = sorted(set(sample.tasks))
+    classes = np.repeat([names.index(task) for task in sample.tasks], sample.inferred.shape[1])
+    annotations = [rr.AnnotationInfo(id=index, label=name) for index, name in enumerate(names)]
+    rr.log("latents", rr.AnnotationContext(annotations), static=True)
+    rr.log("latents", rr.Points3D(points, class_ids=classes, radii=0.02), static=True)

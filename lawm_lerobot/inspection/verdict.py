@@ -1,7 +1,5 @@
 """The verdict on a pretraining checkpoint: checks, each one way for latents to fail, and remarks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lawm_lerobot.inspection.metrics import (
@@ -28,12 +26,7 @@ CODES_AUGMENTATION = "codes the augmentation"
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome for one way in which latents can fail.
-
-    Args:
-        failed: True if they fail in this way; None where it cannot be judged.
-        sentence: The metric, its threshold and what they mean, in plain words.
-    """
+    """The outcome for one way in which latents can fail; None where it cannot be judged. The sentence says why."""
 
     failed: bool | None
     sentence: str
@@ -41,14 +34,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the report says in words and numbers.
-
-    Args:
-        verdict: The name of the check that decides, or `HEALTHY`.
-        checks: The checks by their names.
-        remarks: Sentences that are worth knowing beside the verdict.
-        metrics: The numbers behind all of them.
-    """
+    """Everything that the report says in words and numbers; the verdict is the check that decides, or `HEALTHY`."""
 
     verdict: str
     checks: dict[str, Check]
@@ -127,7 +113,6 @@ def _check_ignored(ratio: float | None) -> Check:
 
 
 def _remarks(metrics: Metrics) -> list[str]:
-    """Sentences that are worth knowing beside the verdict."""
     remarks = []
     own = metrics.explained_variance[OWN].all
     if own is not None:
