@@ -291,10 +291,11 @@ class Demo:
         All are of the held-out task's video: neither its frames nor its task were pretrained on.
         """
         # Imports LeRobot, which takes longer than a demo that has nothing left to do.
-        from lawm_lerobot.policies.common.clip_batches import pretraining_batches
-        from lawm_lerobot.policies.common.imagination import latent_health
-        from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
-        from lawm_lerobot.policies.common.strips import save_imagination_strip
+        from lawm_lerobot.policies.common.imagination import latent_health, save_imagination_strip
+        from lawm_lerobot.policies.common.pretraining_checkpoint import (
+            load_pretraining_checkpoint,
+            pretraining_batches,
+        )
 
         # LeRobot decodes with PyAV if torchcodec finds no FFmpeg, and says so in two hundred lines.
         logging.getLogger("lerobot.utils.import_utils").setLevel(logging.CRITICAL)

@@ -20,15 +20,8 @@ class LockedError(RuntimeError):
 def written_aside(target: Path) -> Iterator[Path]:
     """A folder that gets its name when everything in it is written, or leaves nothing behind.
 
-    Args:
-        target: The folder to make. It may exist if it is empty.
-
-    Yields:
-        A path that does not exist yet, to be made and filled; its parent is removed in the end, so that further
-        unfinished folders may stand beside it.
-
-    Raises:
-        OSError: If ``target`` exists and is not empty.
+    Yields a path that does not exist yet, to be made and filled; its parent is removed in the end, so that further
+    unfinished folders may stand beside it. ``target`` may exist if it is empty; otherwise an OSError is raised.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -67,13 +60,9 @@ def read_json(file: Path) -> Any:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold a lock that the system frees when this process ends, however it does.
+    """Hold a lock that the system frees when this process ends, however it does; LockedError if another one holds it.
 
-    Args:
-        file: The lock's file, made if it is not there. Its folder is made too.
-
-    Raises:
-        LockedError: If another process holds the lock.
+    The file and its folder are made if they are not there.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as stream:

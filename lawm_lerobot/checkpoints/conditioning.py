@@ -17,16 +17,9 @@ from lawm_lerobot.checkpoints.transfer import MatchColumns, StartFrom
 
 
 def match_cameras(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
-    """Match each camera with one of the checkpoint's to start from: its namesake, else the other ones in turn.
+    """{camera of the new policy: camera of the checkpoint to start from}: its namesake, else the other ones in turn.
 
     Where the checkpoint has no other one, all of them in turn: several cameras may start from the same.
-
-    Args:
-        source: The checkpoint's cameras.
-        target: The cameras of the new policy.
-
-    Returns:
-        {camera of the new policy: camera of the checkpoint}.
     """
     source, target = list(source), list(target)
     others = [camera for camera in target if camera not in source]
@@ -38,16 +31,13 @@ def match_cameras(source: Iterable[str], target: Iterable[str]) -> dict[str, str
 def condition_blocks(
     config: PreTrainedConfig, first: Mapping[str, int], per_camera: int, last: Mapping[str, int]
 ) -> dict[str, int]:
-    """List the parts of a condition.
+    """List the parts of a condition in order, {name: width}.
 
     Args:
         config: The config of the network; its ``n_obs_steps`` observations end at the present, ``[0]``.
-        first: The parts before the observations, {name: width}.
+        first: The parts before the observations.
         per_camera: The number of features of one camera.
-        last: The parts that each observation has after its state and cameras, {name: width}.
-
-    Returns:
-        {name: width}, in order.
+        last: The parts that each observation has after its state and cameras.
     """
     state = config.robot_state_feature
     observation = {
@@ -67,11 +57,7 @@ def match_condition(
 ) -> MatchColumns:
     """Keep what the columns of all features but those of a state have learned.
 
-    Args:
-        pattern: A pattern of the names of the matrices that take the condition.
-        source: The config of the checkpoint's network.
-        target: The config of the new network.
-        blocks: A function that gives the `condition_blocks` of either.
+    ``pattern`` names the matrices that take the condition, ``blocks`` gives the `condition_blocks` of either config.
     """
     cameras = match_cameras(source.image_features, target.image_features)
 
@@ -89,11 +75,7 @@ def match_encoders(
 ) -> StartFrom:
     """Match image encoders, one for all cameras or one each (``use_separate_rgb_encoder_per_camera``), in either stage.
 
-    Args:
-        source: The config of the checkpoint's network.
-        target: The config of the new network.
-        shared: The name of the encoder that all cameras share.
-        separate: The name of the list of encoders, one for each camera.
+    ``shared`` is the name of the encoder that all cameras share, ``separate`` that of the list of one for each.
     """
 
     def prefixes(config: PreTrainedConfig) -> dict[str, str]:

@@ -22,7 +22,7 @@ def checkpoint_file(
     flag: str = "--policy.path",
     **hub_options: Any,
 ) -> Path:
-    """Find a file of a checkpoint, which is downloaded where the checkpoint is on the Hub.
+    """Find a file of a checkpoint in its directory, or download it from the Hub.
 
     Args:
         name: The name of the file.
@@ -52,23 +52,11 @@ def read_policy_config(
     flag: str = "--policy.path",
     **hub_options: Any,
 ) -> dict[str, Any] | None:
-    """Read the ``config.json`` of a policy checkpoint as plain data, from a directory or from the Hub.
+    """Read the ``config.json`` of a checkpoint as plain data; None without a path.
 
-    The decision to re-initialise weights hangs on what a checkpoint *says on disk*, never on the config in
-    memory, which command-line flags have already changed.
-
-    Args:
-        pretrained_path: A directory, a Hub id, or None.
-        revision: The revision of the Hub repository.
-        flag: The option that gave the path, for the errors.
-        hub_options: The options of `hf_hub_download` (token, cache_dir, ...).
-
-    Returns:
-        The parsed JSON, or None without a ``pretrained_path``.
-
-    Raises:
-        FileNotFoundError | HubError: As `checkpoint_file`.
-        ValueError: If the file is damaged.
+    The decision to re-initialise weights hangs on what a checkpoint *says on disk*, never on the config in memory,
+    which command-line flags have already changed. Arguments and errors are those of `checkpoint_file`, and ValueError
+    if the file is damaged.
     """
     if pretrained_path is None:
         return None
@@ -87,15 +75,7 @@ def read_weights(
 
 
 def load_weights(file: str | Path, flag: str = "--policy.path") -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file.
-
-    Args:
-        file: The file.
-        flag: The option that gave the checkpoint, for the errors.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Read the tensors of a safetensors file; ValueError, which names the checkpoint's flag, if it is damaged."""
     try:
         return load_file(file)
     except SafetensorError as error:

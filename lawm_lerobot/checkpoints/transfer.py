@@ -29,15 +29,20 @@ DROPPED = "dropped"
 
 
 @dataclass(frozen=True)
-class Reinitialise:
-    """Take the fresh policy's tensor, even where the shapes agree: its meaning has changed.
+class Pattern:
+    """The tensors that a rule is for.
 
     Args:
-        pattern: A pattern of tensor names.
-        reason: The reason for the report.
+        pattern: A pattern of their names.
     """
 
     pattern: str
+
+
+@dataclass(frozen=True)
+class Reinitialise(Pattern):
+    """Take the fresh policy's tensor, even where the shapes agree: its meaning has changed, for a reason to report."""
+
     reason: str
 
     def __call__(self, source: Tensor | None, target: Tensor) -> Outcome:
@@ -46,15 +51,13 @@ class Reinitialise:
 
 
 @dataclass(frozen=True)
-class KeepIfPresent:
+class KeepIfPresent(Pattern):
     """Keep the tensor if the pretraining policy has it; without it, start fresh; unneeded, drop it.
 
     Args:
-        pattern: A pattern of tensor names.
         reason: The reason for the report, why only one of the two policies has such tensors.
     """
 
-    pattern: str
     reason: str
 
     def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
@@ -65,15 +68,9 @@ class KeepIfPresent:
 
 
 @dataclass(frozen=True)
-class InterpolateRows:
-    """Stretch a table of learned positions linearly to another number of them.
+class InterpolateRows(Pattern):
+    """Stretch a table of learned positions linearly to another number of them, for a reason to report."""
 
-    Args:
-        pattern: A pattern of the names of such tables.
-        reason: The reason for the report.
-    """
-
-    pattern: str
     reason: str
 
     def __call__(self, source: Tensor | None, target: Tensor) -> Outcome | None:
@@ -90,16 +87,14 @@ class InterpolateRows:
 
 
 @dataclass(frozen=True)
-class MatchRows:
+class MatchRows(Pattern):
     """Match the rows of a table by their names: a row goes where the same name stands in the target.
 
     Args:
-        pattern: A pattern of the names of such tables.
         source_rows: The names of the checkpoint's rows, in order.
         target_rows: The names of the fresh policy's rows, in order.
     """
 
-    pattern: str
     source_rows: Sequence[str]
     target_rows: Sequence[str]
 
@@ -119,18 +114,16 @@ class MatchRows:
 
 
 @dataclass(frozen=True)
-class MatchColumns:
+class MatchColumns(Pattern):
     """Match the input columns of a matrix, which come in named blocks: a block goes where it means the same.
 
     Args:
-        pattern: A pattern of the names of such matrices.
         source_blocks: The blocks of the checkpoint's matrix in order, {name: width}.
         target_blocks: The blocks of the fresh policy's matrix in order, {name: width}.
         origins: {target block: source block}; the other blocks start fresh. Blocks that start from one and the
             same share it in equal parts, so that their sum is as large as it was.
     """
 
-    pattern: str
     source_blocks: Mapping[str, int]
     target_blocks: Mapping[str, int]
     origins: Mapping[str, str]
@@ -155,21 +148,18 @@ class MatchColumns:
 
 
 @dataclass(frozen=True)
-class StartFrom:
+class StartFrom(Pattern):
     """Start modules from one of another name: an encoder per camera, say, from the only one there was.
 
     Args:
-        pattern: A pattern of the names of such modules' tensors, in the source and in the target.
         origins: {prefix in the target: prefix in the source}.
         reason: The reason why a module of the source that nothing starts from is left behind.
     """
 
-    pattern: str
     origins: Mapping[str, str]
     reason: str
 
     def origin(self, name: str) -> str:
-        """Name the tensor of the source that the target's ``name`` starts from."""
         for prefix, origin in self.origins.items():
             if name.startswith(prefix):
                 return origin + name.removeprefix(prefix)
@@ -239,16 +229,13 @@ class TransferReport:
 def transfer_tensors(
     source: Mapping[str, Tensor], target: Mapping[str, Tensor], rules: Sequence[Rule], source_name: str
 ) -> tuple[dict[str, Tensor], TransferReport]:
-    """Work out a policy's state from a checkpoint of another stage.
+    """Work out a policy's state, to load with ``strict=True``, and a report, from a checkpoint of another stage.
 
     Args:
         source: The checkpoint's tensors.
         target: The freshly initialised policy's state, which the result has the names and shapes of.
         rules: The rules for what does not carry over unchanged. The first whose pattern fits a name applies.
         source_name: The name of the checkpoint, for the report.
-
-    Returns:
-        The state to load with ``strict=True``, and the report.
 
     Raises:
         ValueError: If a tensor fits neither its counterpart nor a rule.

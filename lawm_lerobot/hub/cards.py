@@ -146,10 +146,7 @@ def _render(card_class: Any, kind: str, metadata: Any, **context: Any) -> Any:
 def corpus(meta: Any, repo_id: str, provenance: list[dict[str, Any]]) -> dict[str, Any]:
     """Variables of the templates about the dataset that a policy was trained on.
 
-    Args:
-        meta: LeRobot's metadata of the dataset.
-        repo_id: The name of the dataset.
-        provenance: The importer's rows about its episodes; none if it was not imported.
+    ``meta`` is LeRobot's metadata; ``provenance`` has the importer's rows, none if it was not imported.
     """
     tasks = [str(task) for task in meta.tasks.index]
     shown = ", ".join(f'"{_cell(task)}"' for task in tasks[:SHOWN_TASKS])
@@ -219,11 +216,7 @@ def rollout_command(
 ) -> str:
     """The `lerobot-rollout` line for a policy: its cameras by name, the machine's own values left open.
 
-    Args:
-        repo_id: The repository of the policy.
-        cameras: The input features of the cameras that a robot must have, by name.
-        robot_type: The robot that the demonstrations were recorded with, as the dataset names it.
-        fps: The frames per second of the demonstrations.
+    ``robot_type`` and ``fps`` are those of the demonstrations.
     """
     configs = ", ".join(
         f"{name.rpartition('.')[2]}: {{type: opencv, index_or_path: <index>, "

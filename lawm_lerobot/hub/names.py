@@ -23,15 +23,10 @@ def is_repo_id(name: str) -> bool:
 
 
 def public_name(source: str | Path, private: bool | None) -> str:
-    """The name by which a published copy calls the checkpoint it came from.
+    """The name by which a published copy calls the checkpoint (a Hub id, with ``@revision`` perhaps, or a directory).
 
-    Args:
-        source: The checkpoint: a Hub id, with ``@revision`` perhaps, or a directory.
-        private: The copy's repository is private.
-
-    Returns:
-        A Hub id as it is. For a directory the repository that its run was pushed to, unless that one is private
-        and the copy is not; else the name of the run's directory.
+    A Hub id stays as it is. A directory gets the name of the repository that its run was pushed to, unless that one is
+    private and the copy is not; else that of the run's directory.
     """
     source = str(source)
     if is_repo_id(source):
@@ -48,14 +43,10 @@ def public_name(source: str | Path, private: bool | None) -> str:
 
 
 def make_public(folder: Path, private: bool | None) -> None:
-    """Rewrite the JSON files of a checkpoint without the paths of this machine.
+    """Rewrite the JSON files of a copy of a checkpoint that will be published, without the paths of this machine.
 
     The checkpoint that it came from keeps its public name, dataset and output directories go (LeRobot then looks the
     dataset up by its id), and any other absolute path is cut to its last part, with a warning.
-
-    Args:
-        folder: A copy that is about to be published.
-        private: The copy's repository will be private.
     """
     for file in sorted(folder.glob("*.json")):
         data = json.loads(file.read_text(encoding="utf-8"))

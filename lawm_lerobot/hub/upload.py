@@ -39,20 +39,17 @@ def upload(
     ignore: Sequence[str] = (),
     tag: str | None = None,
 ) -> str:
-    """Publish a folder in one commit, in a repository that is made if need be.
+    """Publish a folder in one commit, in a repository that is made if need be, and return its address.
 
     Args:
         folder: The folder to publish.
         repo_id: The repository to publish it in.
-        private: True makes the repository private, None leaves that to the Hub's default; one that exists keeps
-            its setting.
+        private: True makes the repository private, None leaves that to the Hub's default; one that exists keeps its
+            setting.
         message: The commit message.
         repo_type: The kind of repository, ``model`` or ``dataset``.
         ignore: Patterns of files that are left out.
         tag: A tag that is moved to the new commit.
-
-    Returns:
-        The repository's address.
 
     Raises:
         ValueError: If it must be private and exists in public, or if the Hub refuses the card.

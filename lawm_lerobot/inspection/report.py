@@ -12,7 +12,7 @@ from lawm_lerobot.inspection.plots import DRIVES, draw_explained_variance, draw_
 from lawm_lerobot.inspection.sample import Sample
 from lawm_lerobot.inspection.shown import IMAGINED_FROM_PREDICTED, RECONSTRUCTED, Shown, write_video
 from lawm_lerobot.inspection.verdict import HEALTHY, Findings
-from lawm_lerobot.policies.common.strips import draw_strips
+from lawm_lerobot.policies.common.imagination import draw_strips
 
 REPORT = "report.html"
 METRICS = "metrics.json"

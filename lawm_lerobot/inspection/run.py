@@ -17,9 +17,8 @@ from lawm_lerobot.inspection.report import REPORT, write_report
 from lawm_lerobot.inspection.sample import check_fit, take_sample
 from lawm_lerobot.inspection.shown import choose_shown, require_rerun, show_in_rerun
 from lawm_lerobot.inspection.verdict import HEALTHY, Findings, judge
-from lawm_lerobot.policies.common.clip_batches import open_clips
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint, open_clips
 
 logger = logging.getLogger(__name__)
 

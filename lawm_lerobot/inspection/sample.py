@@ -23,11 +23,14 @@ from tqdm import tqdm
 from lawm_lerobot.inspection.probes import between_frames, head_inputs, shift_images, shift_offsets
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import POLICY
-from lawm_lerobot.policies.common.clip_batches import evenly_spaced, preprocessed_batches
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.imagination import clip_latents
 from lawm_lerobot.policies.common.policy import LawmPolicy
-from lawm_lerobot.policies.common.pretraining_checkpoint import Preprocessor
+from lawm_lerobot.policies.common.pretraining_checkpoint import (
+    Preprocessor,
+    evenly_spaced,
+    preprocessed_batches,
+)
 
 # Size of a shift of the input, as a fraction of the image, for a checkpoint trained without any.
 DEFAULT_SHIFT = 1 / 16

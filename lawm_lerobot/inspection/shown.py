@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lawm_lerobot.inspection.sample import Sample
 from lawm_lerobot.method.latent_action import POLICY
-from lawm_lerobot.policies.common.imagination import imagine_clip
+from lawm_lerobot.policies.common.imagination import frame_titles, imagine_clip, telling_clips
 from lawm_lerobot.policies.common.policy import LawmPolicy
-from lawm_lerobot.policies.common.strips import frame_titles, telling_clips
 
 SHOWN_CLIPS = 4
 # Clips among which the shown ones are chosen.

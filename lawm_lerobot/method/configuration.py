@@ -1,6 +1,4 @@
-"""Configuration of the world models and of the inverse dynamics.
-
-No network is imported until `build` is called.
+"""Configuration of the world models and of the inverse dynamics; `build` imports the networks.
 
 Sizes are named by their counted parameters, at the default image size and an 8-dimensional latent.
 """
@@ -55,11 +53,11 @@ RSSM_SIZES = {
 
 
 @dataclass(frozen=True)
-class RecurrentSize:
-    """Widths of the recurrent world model.
+class Size:
+    """Widths of the recurrent world model, or of the inverse dynamics.
 
     Args:
-        hidden: Units of the recurrent state.
+        hidden: Units of the recurrent state, or of the features of one transition.
         depth: Channels of the first convolution; they double at every further one, up to 8 times.
     """
 
@@ -67,32 +65,8 @@ class RecurrentSize:
     depth: int
 
 
-RECURRENT_SIZES = {
-    "test": RecurrentSize(hidden=32, depth=8),
-    "2m": RecurrentSize(hidden=256, depth=16),
-    "8m": RecurrentSize(hidden=512, depth=32),
-    "17m": RecurrentSize(hidden=768, depth=48),
-}
-
-
-@dataclass(frozen=True)
-class InverseDynamicsSize:
-    """Widths of the inverse dynamics.
-
-    Args:
-        hidden: Units of the features of one transition.
-        depth: Channels of the first convolution; they double at every further one, up to 8 times.
-    """
-
-    hidden: int
-    depth: int
-
-
-INVERSE_DYNAMICS_SIZES = {
-    "test": InverseDynamicsSize(hidden=32, depth=8),
-    "1m": InverseDynamicsSize(hidden=256, depth=16),
-    "3m": InverseDynamicsSize(hidden=384, depth=32),
-}
+RECURRENT_SIZES = {"test": Size(32, 8), "2m": Size(256, 16), "8m": Size(512, 32), "17m": Size(768, 48)}
+INVERSE_DYNAMICS_SIZES = {"test": Size(32, 8), "1m": Size(256, 16), "3m": Size(384, 32)}
 
 
 def _check_choice(name: str, found: object, expected: Collection, flag: str) -> None:
@@ -141,12 +115,10 @@ class WorldModelConfig(draccus.ChoiceRegistry, abc.ABC):
 
     @classmethod
     def default_choice_name(cls) -> str:
-        """The choice that draccus takes where flags or a file give no `type`."""
         return "recurrent"
 
     @classmethod
     def default(cls) -> "WorldModelConfig":
-        """The default choice with its own defaults."""
         return cls.get_choice_class(cls.default_choice_name())()
 
     @property

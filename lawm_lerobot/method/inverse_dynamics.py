@@ -62,14 +62,7 @@ class InverseDynamics(nn.Module):
     """Frames of a clip -> one raw latent per transition.
 
     The latents come out unbounded and unnormalised; the constraints that keep them from copying the frames (a low
-    dimension and `LatentNorm`) are for the caller to add.
-
-    Args:
-        latent_dim: Z.
-        image_size: The side h = w of the frames, in pixels.
-        size: A name in `INVERSE_DYNAMICS_SIZES`.
-        random_shift: The largest shift, in pixels, of its input in training.
-        context: Transitions on either side that a latent depends on, besides its own.
+    dimension and `LatentNorm`) are for the caller to add. The arguments but Z are those of `InverseDynamicsConfig`.
     """
 
     def __init__(

@@ -64,12 +64,9 @@ class LatentNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, mean: Tensor, variance: Tensor, enough: Tensor) -> None:
-        """Moves the running statistics, at first as a plain average, so that they start from no guess.
+        """Moves the running statistics towards a batch's (Z), at first as a plain average, to start from no guess.
 
-        Args:
-            mean: (Z), the batch's.
-            variance: (Z), the batch's.
-            enough: () bool, False where the batch has too few latents and leaves the statistics as they are.
+        They stay as they are where ``enough`` () is false, because the batch has too few latents.
         """
         self.batches += enough
         rate = (1.0 / self.batches.clamp_min(1.0)).clamp_min(self.momentum) * enough

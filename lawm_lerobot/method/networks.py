@@ -189,13 +189,9 @@ def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def prediction_metrics(errors: Tensor, first: Tensor, targets: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The metrics () that every world model reports, over the targets in `mask`.
+    """The metrics () that every world model reports, given the errors (B,n) of its open-loop prediction.
 
-    Args:
-        errors: (B,n), the errors of the open-loop prediction.
-        first: (B,C,h,w), x_0.
-        targets: (B,n,C,h,w), the frames predicted.
-        mask: (B,n), true where a target counts, or by how much, as in `masked_mean`.
+    It predicts targets (B,n,C,h,w) from x_0 (B,C,h,w); the mask (B,n) is that of `masked_mean`.
     """
     with torch.no_grad():
         mse = masked_mean(errors.detach(), mask)

@@ -92,16 +92,10 @@ class LatentActionPretraining(nn.Module):
     def readout_loss(
         self, z: Tensor, valid: Tensor, labels: LabelBatch, track: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted error of reading the true actions out of the latents, which it shapes by its gradient.
+        """The weighted error () of reading the true actions out of the latents, which it shapes, and its metrics ().
 
-        Args:
-            z: (B+L,H,Z), the latents of the batch and then of the labelled clips.
-            valid: (B+L,H) bool.
-            labels: The true actions.
-            track: This step counts in the running R2, which is among the metrics then.
-
-        Returns:
-            The loss () and metrics ().
+        The latents z (B+L,H,Z) and valid (B+L,H) are those of the batch and then of the labelled clips. With ``track``
+        this step counts in the running R2, which is among the metrics then.
         """
         if self.readout is None:
             raise RuntimeError("Labels were given to a pretraining module without a read-out.")
@@ -115,12 +109,9 @@ class LatentActionPretraining(nn.Module):
     def health(self, frames: Tensor, latents: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """The metrics () by which a collapse cannot pass unseen, on one batch: (B,T,C,h,w), (B,H,Z), (B,H).
 
-        Returns:
-            latent_std: mean over Z of the latents' standard deviation over the batch; 1 is healthy, 0 a
-                constant.
-            latent_rank: their effective rank, from 1 to Z.
-            shuffle_ratio: open-loop squared error with the latents of another clip over that with the
-                clip's own; 1 means that they are ignored.
+        latent_std is the mean over Z of the latents' standard deviation over the batch: 1 is healthy, 0 a constant.
+        latent_rank is their effective rank, from 1 to Z. shuffle_ratio is the open-loop squared error with the latents
+        of another clip over that with the clip's own; 1 means that they are ignored.
         """
         # From half a batch away: in an ordered batch the neighbour is a clip of the same motion.
         shift = max(len(latents) // 2, 1)

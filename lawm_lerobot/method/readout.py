@@ -81,14 +81,8 @@ class ActionReadout(nn.Module):
     def forward(self, z: Tensor, valid: Tensor, targets: Sequence[ActionTargets]) -> tuple[Tensor, Tensor]:
         """Squared error of the standardised actions, summed over clips of all embodiments.
 
-        Args:
-            z: (B,H,Z) with gradient into whatever made it.
-            valid: (B,H) bool; actions of the other transitions do not count.
-            targets: The true actions of some of the clips.
-
-        Returns:
-            The mean error over the valid transitions (), and over the same ones the variance of the actions (), which
-            is the error of always predicting their mean.
+        For z (B,H,Z) and valid (B,H): the mean error () over the valid transitions of the targets' clips, and over the
+        same ones the variance () of the actions, which is the error of always predicting their mean.
         """
         error, variance, count = z.new_zeros(()), z.new_zeros(()), z.new_zeros(())
         for target in targets:

@@ -29,12 +29,7 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class PolicyPath:
-    """The value of ``--policy.path`` and the other ``--policy.*`` flags, which LeRobot's parser keeps apart.
-
-    Attributes:
-        path: Directory or Hub id; None if it was not given.
-        overrides: The other flags, as they were typed.
-    """
+    """The value of ``--policy.path``, None if it was not given, and the other ``--policy.*`` flags as typed."""
 
     path: str | None
     overrides: list[str]
@@ -56,7 +51,7 @@ def run_command[Config](
     interrupted: str = "interrupted, nothing was written",
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line and run a command.
+    """Parse the command line, run a command, and return the exit code.
 
     Args:
         config_class: The dataclass of the flags. One with LeRobot's ``__get_path_fields__`` is parsed by LeRobot's own
@@ -65,9 +60,6 @@ def run_command[Config](
         user_errors: Exceptions that are told to the user in their own words.
         interrupted: What to say after Ctrl-C: what became of the work.
         argv: The flags; None takes those of the process.
-
-    Returns:
-        The exit code.
     """
     try:
         config = parse(config_class, argv)

@@ -404,12 +404,12 @@ def test_card_of_adapters() -> None:
 
     from lawm_lerobot.hub import cards
     from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-    from lawm_lerobot.policies.common.publishing import robot_cameras
+    from lawm_lerobot.policies.common.clips import real_cameras
 
     camera = PolicyFeature(FeatureType.VISUAL, (3, 48, 64))
     names = ("observation.images.top", "observation.images.empty_camera_0")
     config = LawmActConfig(stage="finetune", use_peft=True, input_features=dict.fromkeys(names, camera))
-    rollout = cards.rollout_command("a/b", robot_cameras(config), "so_follower", 30)
+    rollout = cards.rollout_command("a/b", real_cameras(config), "so_follower", 30)
     found = cards.policy_card(
         config,
         "finetuned",

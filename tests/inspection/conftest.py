@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from lawm_lerobot.inspection.sample import whole_clips
 from lawm_lerobot.method.inverse_dynamics import random_shift
-from lawm_lerobot.policies.common.clip_batches import open_clips, preprocessed_batches
 from lawm_lerobot.policies.common.policy import LawmPolicy
-from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+from lawm_lerobot.policies.common.pretraining_checkpoint import (
+    load_pretraining_checkpoint,
+    open_clips,
+    preprocessed_batches,
+)
 
 STEPS = 120
 

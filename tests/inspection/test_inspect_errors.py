@@ -16,8 +16,7 @@ from lerobot.utils import import_utils
 
 from lawm_lerobot.inspection import report
 from lawm_lerobot.inspection.sample import check_fit
-from lawm_lerobot.policies.common.clip_batches import open_clips
-from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint, open_clips
 from lawm_lerobot.scripts import lawm_inspect
 
 

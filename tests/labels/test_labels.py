@@ -30,7 +30,7 @@ from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, ActionTargets, LabelBatch
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from lawm_lerobot.policies.common.demonstration_views import policy_views
+from lawm_lerobot.policies.common.clips import policy_views
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 from lawm_lerobot.scripts.lawm_import_videos import main as import_videos
 

@@ -11,10 +11,11 @@ from helpers.datasets_on_the_spot import make_dataset
 from helpers.training import finetune, pretrain
 from PIL import Image
 
-from lawm_lerobot.policies.common.clip_batches import pretraining_batches
-from lawm_lerobot.policies.common.imagination import latent_health
-from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
-from lawm_lerobot.policies.common.strips import save_imagination_strip, telling_clips
+from lawm_lerobot.policies.common.imagination import latent_health, save_imagination_strip, telling_clips
+from lawm_lerobot.policies.common.pretraining_checkpoint import (
+    load_pretraining_checkpoint,
+    pretraining_batches,
+)
 
 
 @pytest.fixture(scope="module")

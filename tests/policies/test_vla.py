@@ -27,8 +27,8 @@ from lerobot.utils.random_utils import seeded_context
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lawm_lerobot.policies.common.adapters import load_whole_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.loading import load_whole_policy
 from lawm_lerobot.policies.flow_vla.policy import FlowVLAPolicy
 from lawm_lerobot.scripts import lawm_export
 

@@ -11,7 +11,6 @@ _enabled = os.environ.get("LAWM_KERNELS", "1") != "0"
 
 
 def are_enabled() -> bool:
-    """Returns True unless the kernels are switched off."""
     return _enabled
 
 

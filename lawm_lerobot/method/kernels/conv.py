@@ -81,14 +81,8 @@ class _ActivatedConv(torch.autograd.Function):
     ) -> Tensor:
         """Maps (N,c_in,h,w) to the convolution's (N,c_out,h_out,w_out).
 
-        Args:
-            maps: (N,c_in,h,w).
-            scale: (c_in), the norm's weight.
-            shift: (c_in), the norm's bias.
-            kernel: (c_out,c_in,k,k), or (c_in,c_out,k,k) if transposed, the convolution's weight.
-            bias: (c_out), the convolution's.
-            eps: The norm's smallest variance.
-            geometry: The arguments of `torch.convolution` after the bias: stride, padding and so on.
+        `scale` and `shift` (c_in) are the norm's, `bias` (c_out) and `kernel` (c_out,c_in,k,k), or (c_in,c_out,k,k) if
+        transposed, the convolution's; `geometry` has the arguments of `torch.convolution` after the bias.
         """
         ctx.save_for_backward(maps, scale, shift, kernel)
         ctx.eps, ctx.geometry = eps, geometry

@@ -47,10 +47,8 @@ class CheckpointedPolicy(_Mixin):
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         """List the rules for what does not carry over unchanged from a checkpoint of another stage.
 
-        Args:
-            source: The config that the checkpoint's network was built from: in pretraining a
-                `LawmConfig.wrapped_config`, of a base the plain config. This policy's is
-                ``self.config.wrapped_config()``.
+        ``source`` is the config that the checkpoint's network was built from: in pretraining a
+        `LawmConfig.wrapped_config`, of a base the plain config. This policy's is ``self.config.wrapped_config()``.
         """
         raise NotImplementedError
 
@@ -81,35 +79,36 @@ class CheckpointedPolicy(_Mixin):
 
         Args:
             pretrained_name_or_path: The directory or the Hub id of the checkpoint.
-            config: A config of the stage that is wanted: one of ``finetune`` on a pretraining checkpoint
-                transfers its weights. It is changed in place, see `decide`.
-            allow_pretraining: Load a pretraining checkpoint although no dataset says that this is for
-                training; for looking into it, never for control.
+            config: A config of the stage that is wanted: one of ``finetune`` on a pretraining checkpoint transfers its
+                weights. It is changed in place, see `decide`.
+            allow_pretraining: Load a pretraining checkpoint although no dataset says that this is for training; for
+                looking into it, never for control.
             revision: The revision of the Hub repository.
             strict: Taken because LeRobot's `from_pretrained` has it; loading is always strict.
             kwargs: Further options of LeRobot's `from_pretrained`, and arguments of the constructor.
 
         Raises:
             PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
-            ValueError: If the checkpoint is of another type or does not fit; if it is damaged.
+            ValueError: If the checkpoint is of another type, does not fit or is damaged.
             HubError: If the Hub does not hand it out.
         """
         hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         source = Source(str(pretrained_name_or_path), revision, hub_options)
         training = kwargs.get("dataset_meta") is not None
-        loaded = decide(source, cls, config, training=training, allow_pretraining=allow_pretraining)
+        config, built_from = decide(
+            source, cls, config, training=training, allow_pretraining=allow_pretraining
+        )
         with hub_errors(f"Loading {source.path}", "--policy.path"):
-            policy = cls(loaded.config, load_base=False, **kwargs)
-        if loaded.built_from is None:
+            policy = cls(config, load_base=False, **kwargs)
+        if built_from is None:
             load_strictly(policy, source.weights_file())
             policy.transfer_report = read_json(Path(source.path) / TRANSFER_REPORT)
         else:
-            weights = load_weights(source.weights_file())
-            policy.take_over(weights, loaded.built_from, source.name)
-        policy.to(loaded.config.device)
+            policy.take_over(load_weights(source.weights_file()), built_from, source.name)
+        policy.to(config.device)
         policy.eval()
         stats = kwargs.get("dataset_stats")
-        if loaded.config.pretraining and stats is not None:
+        if config.pretraining and stats is not None:
             policy.take_statistics(stats)
         return policy
 
@@ -139,7 +138,7 @@ class CheckpointedPolicy(_Mixin):
         super()._validate_peft_config(peft_config)
 
     def _build_peft_config(self, cli_overrides: dict[str, Any]) -> Any:
-        """Build LeRobot's config of adapters, with all that transfer left fresh trained and saved in full.
+        """LeRobot's config of adapters, with all that transfer left fresh trained and saved in full.
 
         An adapter's checkpoint holds the adapters only; loading it repeats the transfer, which draws other random
         numbers for those modules.

@@ -5,30 +5,34 @@ Letters: B batch, T = H + 1 frames of a clip, n observations of the policy's his
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lerobot.configs import FeatureType, NormalizationMode
+from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.utils.constants import (
     ACTION,
     OBS_IMAGES,
     OBS_LANGUAGE,
     OBS_LANGUAGE_SUBTASK,
     OBS_PREFIX,
+    OBS_STATE,
 )
 from torch import Tensor
 
+from lawm_lerobot.labels.demonstrations import PolicyViews, Preprocess
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.frames import resize_frames
+from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS
 from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 
 IS_PAD = "_is_pad"
 
 
-def policy_cameras(config: LawmConfig) -> list[str]:
-    """The image features that a batch must have."""
-    return [key for key in config.image_features if not key.startswith(EMPTY_CAMERA)]
+def real_cameras(config: PreTrainedConfig) -> dict[str, PolicyFeature]:
+    """The image features that a batch must have; a policy fills LeRobot's empty cameras itself."""
+    return {key: ft for key, ft in config.image_features.items() if not key.startswith(EMPTY_CAMERA)}
 
 
 def world_model_camera(config: LawmConfig) -> str:
@@ -38,7 +42,7 @@ def world_model_camera(config: LawmConfig) -> str:
         ValueError: If ``world_model.camera`` names none.
     """
     # Depth maps have one channel; the world model predicts colour.
-    cameras = sorted(key for key in policy_cameras(config) if config.image_features[key].shape[0] == 3)
+    cameras = sorted(key for key, feature in real_cameras(config).items() if feature.shape[0] == 3)
     wanted = config.world_model.camera
     if wanted is None and cameras:
         return cameras[0]
@@ -134,4 +138,30 @@ def pixel_affine(
     raise ValueError(
         f"Images are normalised by {mode.value}, expected MEAN_STD, MIN_MAX or IDENTITY: change "
         "--policy.normalization_mapping."
+    )
+
+
+def policy_views(
+    config: LawmConfig, cameras: Sequence[str], corpus_stats: dict[str, dict[str, Any]] | None
+) -> PolicyViews | None:
+    """Describe the policy's observation, if its own latents are in use; else it need not look at the demonstrations.
+
+    ``corpus_stats`` normalise the demonstrations' pictures too; the state is normalised by the demonstrations' own.
+    """
+    if config.latent_action.source == INVERSE_DYNAMICS:
+        return None
+    shapes = {key: config.image_features[key].shape for key in cameras}
+    state = config.robot_state_feature
+    pictures = {key: value for key, value in (corpus_stats or {}).items() if key in config.image_features}
+
+    def preprocessor(state_stats: dict[str, Any]) -> Preprocess:
+        from lerobot.policies.factory import make_pre_post_processors
+
+        return make_pre_post_processors(config, dataset_stats={**pictures, OBS_STATE: state_stats})[0]
+
+    return PolicyViews(
+        {key: (shape[1], shape[2]) for key, shape in shapes.items()},
+        tuple(state.shape) if state is not None else None,
+        config.wrapped_history,
+        preprocessor,
     )

@@ -39,13 +39,7 @@ class ChosenFeatures(argparse.Action):
     the place of the checkpoint's dictionary instead, and draccus makes an `OrderedDict` of it.
     """
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         chosen = parse_string(values)
         # LeRobot parses a checkpoint's config alone, without a prefix. Where it parses all types of policies at once,
         # the action of one serves all of them, LeRobot's own included, and must change nothing.
@@ -122,13 +116,11 @@ class LawmConfig(_Mixin):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stage not in STAGES:
-            raise ParsingError(
-                f"stage is {self.stage!r}, expected one of {', '.join(STAGES)}: change --policy.stage."
-            )
+            expected = ", ".join(STAGES)
+            raise ParsingError(f"stage is {self.stage!r}, expected one of {expected}: change --policy.stage.")
         if self.health_freq < 1:
-            raise ParsingError(
-                f"health_freq is {self.health_freq}, expected at least 1: change --policy.health_freq."
-            )
+            found = f"health_freq is {self.health_freq}"
+            raise ParsingError(f"{found}, expected at least 1: change --policy.health_freq.")
 
     # --- what a policy's own config adds -------------------------------------------------------------
 
@@ -149,17 +141,15 @@ class LawmConfig(_Mixin):
     def transfers_from(self, saved: Mapping[str, Any] | None) -> bool:
         """Tell if a checkpoint's weights are transferred: those of a pretraining checkpoint, to finetune a policy.
 
-        Args:
-            saved: The checkpoint's ``config.json``: what it says on disk decides, since command-line flags may have
-                changed the config in memory.
+        ``saved`` is its ``config.json``: command-line flags may have changed the config in memory.
         """
         return saved is not None and saved.get("stage") == PRETRAIN and self.stage == FINETUNE
 
     def wrapped_config(self) -> PreTrainedConfig:
         """Make the config that the wrapped policy is built from in this stage.
 
-        What the user set for finetuning (a chunk of 100 actions, say) stays in the config and in the
-        checkpoint; only the network of the pretraining stage has a chunk of H.
+        What the user set for finetuning (a chunk of 100 actions, say) stays in the config and in the checkpoint; only
+        the network of the pretraining stage has a chunk of H.
         """
         if not self.pretraining:
             return self
@@ -184,11 +174,7 @@ class LawmConfig(_Mixin):
         return self.plain_class(**copy.deepcopy(values))
 
     def read_base(self) -> PreTrainedConfig:
-        """Read the plain config at ``base_path``.
-
-        Raises:
-            ValueError: If the stage is not ``pretrain``, or the checkpoint not a plain one of the wrapped type.
-        """
+        """Read the plain config at ``base_path``; ValueError if the stage or the type is another."""
         flag, plain = "--policy.base_path", PreTrainedConfig.get_choice_name(self.plain_class)
         if not self.pretraining:
             raise ValueError(
@@ -239,9 +225,6 @@ class LawmConfig(_Mixin):
 
     def set_dataset_feature_metadata(self, features: dict[str, dict]) -> None:
         """Take the features of a dataset; LeRobot's `make_policy` calls this before it builds the policy.
-
-        Args:
-            features: The features of the dataset, as its metadata has them.
 
         Raises:
             ValueError: If the dataset has no camera, or, in finetuning, no action.

@@ -19,18 +19,15 @@ ESTIMATION_SIGNAL_SHARE = 0.1
 
 
 def denoise_once(scheduler: Any, network: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
-    """The clean sample that a diffusion network sees in pure noise, with gradient into the network.
+    """The clean sample (B,H,Z) that a diffusion network sees in pure noise, with gradient into the network.
 
-    The scheduler's ``prediction_type`` says how; the sample is not clipped, since latents have unit variance and a clipped value
-    would pass no gradient.
+    The scheduler's ``prediction_type`` says how; the sample is not clipped, since latents have unit variance and a
+    clipped value would pass no gradient.
 
     Args:
         scheduler: The diffusers scheduler, DDPM or DDIM, that the policy trains with.
         network: The function (noisy sample (B,H,Z), timestep (B) int64) -> prediction (B,H,Z).
         noise: (B,H,Z), Gaussian of unit variance.
-
-    Returns:
-        (B,H,Z).
     """
     share = scheduler.alphas_cumprod.sqrt()  # (steps), falling
     step = max(int((share >= ESTIMATION_SIGNAL_SHARE).sum()) - 1, 0)

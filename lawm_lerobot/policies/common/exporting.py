@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lawm_lerobot.files import written_aside
 from lawm_lerobot.hub.errors import hub_errors
-from lawm_lerobot.policies.common.adapters import load_whole_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.loading import load_whole_policy
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.processing import PretrainingStep
 
@@ -56,15 +56,7 @@ class ExportConfig:
 
 
 def read_config(path: str, overrides: Sequence[str] = ()) -> PreTrainedConfig:
-    """Read a checkpoint's config, with its ``pretrained_path``.
-
-    Args:
-        path: The directory or the Hub id of the checkpoint.
-        overrides: Flags of the policy's config, without ``policy.`` (``--device=cpu``).
-
-    Raises:
-        HubError: If the Hub does not hand it out.
-    """
+    """Read a checkpoint's config with its ``pretrained_path``, given flags of it without ``policy.`` (``--device=cpu``)."""
     revision = parser.parse_arg("pretrained_revision", overrides)
     with hub_errors(f"Loading {path}", "--policy.path"):
         config = PreTrainedConfig.from_pretrained(path, revision=revision, cli_overrides=list(overrides))
@@ -75,21 +67,18 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> PreTrainedConfig:
 def export_checkpoint(config: PreTrainedConfig, output_dir: Path) -> Path:
     """Write the plain checkpoint: config, weights and processors of the wrapped type.
 
-    It is compared with its source on made-up observations before it gets its final name, so a checkpoint
-    that exists is one that acts the same.
+    It is compared with its source on made-up observations before it gets its final name, so a checkpoint that exists
+    is one that acts the same.
 
     Args:
         config: The config of a finetuned checkpoint, with its ``pretrained_path``.
-        output_dir: The directory to write, created with its parents.
-
-    Returns:
-        ``output_dir``.
+        output_dir: The directory to write, created with its parents, and returned.
 
     Raises:
         FileExistsError: If ``output_dir`` holds something.
         PretrainingCheckpointError: If the checkpoint is not finetuned.
-        ValueError: If the checkpoint is of a type that this plugin does not export, or its weights or statistics
-            are not finite: without the plugin nothing would refuse the actions.
+        ValueError: If the checkpoint is of a type that this plugin does not export, or its weights or statistics are
+            not finite: without the plugin nothing would refuse the actions.
         RuntimeError: If the plain policy acts differently.
     """
     output_dir = Path(output_dir)
@@ -174,10 +163,7 @@ Actor = tuple[PreTrainedPolicy, PolicyProcessorPipeline]
 
 
 def largest_difference(source: Actor, plain: Actor) -> float:
-    """Compute max |a - a'| between the actions of two policies with their preprocessors, asked as on a robot.
-
-    They give a chunk of actions for a made-up observation of the source's input features.
-    """
+    """Compute max |a - a'| between the action chunks of two policies with their preprocessors, asked as on a robot."""
     features = source[0].config.input_features
     chunks = []
     for policy, preprocessor in (source, plain):

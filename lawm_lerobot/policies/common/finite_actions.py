@@ -14,16 +14,10 @@ class NonFiniteActionError(ValueError):
 
 
 def require_finite(actions: Tensor, batch: dict[str, Any]) -> Tensor:
-    """Return actions as they are, or refuse them whole.
+    """Return the actions (...,A) as they are, or refuse them whole.
 
-    Costs one sum and its way to the CPU, where the actions are about to go anyway.
-
-    Args:
-        actions: The actions (...,A) that the policy is about to hand out.
-        batch: The observation that they came from, to tell a broken sensor from a broken policy.
-
-    Raises:
-        NonFiniteActionError: If any value is NaN or infinite.
+    Costs one sum and its way to the CPU, where the actions are about to go anyway. The observation that they came from
+    tells a broken sensor from a broken policy.
     """
     # A sum is finite only if every term is, and takes a fraction of the time; the exact test then has the last word.
     if math.isfinite(actions.sum(dtype=torch.float32).item()) or torch.isfinite(actions).all():

@@ -26,8 +26,7 @@ IGNORED_AFTER = 40
 class HealthMonitor:
     """Decides when health is measured, keeps the latest metrics, and warns once of each thing that is wrong.
 
-    Args:
-        frequency: Training steps from one measurement to the next.
+    ``frequency`` is the number of training steps from one measurement to the next.
     """
 
     def __init__(self, frequency: int) -> None:
@@ -40,7 +39,6 @@ class HealthMonitor:
 
     @property
     def due(self) -> bool:
-        """True where this training step is one to measure in."""
         return self.training_steps % self.frequency == 0
 
     def note_policy_gradient(self, gradient: Tensor) -> None:

@@ -29,13 +29,7 @@ SIZE_FIELDS = (
 
 
 def warn_of_large_frames(config: LawmConfig, cameras: Sequence[str], dataset_meta: Any) -> None:
-    """Warn of the cost of a training sample if a colour camera has at least 4 times the pixels that training needs.
-
-    Args:
-        config: The config of the policy.
-        cameras: The image features that the policy sees.
-        dataset_meta: LeRobot's metadata of the dataset.
-    """
+    """Warn of the cost of a training sample if a colour camera has at least 4 times the pixels that training needs."""
     shapes = {key: config.image_features[key].shape for key in cameras}
     sizes = {key: shape[1:] for key, shape in shapes.items() if shape[0] == 3}  # (h, w)
     if not sizes:  # refused a moment later, with a sentence of its own
@@ -57,14 +51,9 @@ def warn_of_large_frames(config: LawmConfig, cameras: Sequence[str], dataset_met
 
 
 def import_command(meta: Any, cameras: Sequence[str], height: int, width: int, side: int) -> str:
-    """Write the command that imports a dataset again, with all of the picture in smaller frames.
+    """Write the command that imports cameras of a dataset again, with all of the picture in smaller frames.
 
-    Args:
-        meta: LeRobot's metadata of the dataset.
-        cameras: The image features to import.
-        height: The height of the largest frames in pixels.
-        width: The width of the largest frames in pixels.
-        side: The length in pixels that the shorter side shall have.
+    ``height`` and ``width`` are those of the largest frames, ``side`` is what the shorter side shall have, in pixels.
     """
     if EMBODIMENT in meta.features:  # importing the import would mix up the embodiments
         return f"the lawm-import-videos command that wrote this dataset, with --size={side}"

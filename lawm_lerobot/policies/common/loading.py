@@ -1,12 +1,12 @@
 """Loading a checkpoint: what it may be loaded for, and whether its weights are taken as they are or transferred.
 
-Nothing here is remembered in a config. The decisions are made once, on the ``config.json`` that lies on disk, and
-handed on as `Loaded`.
+The decisions are made once, on the ``config.json`` that lies on disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from urllib.error import URLError
 import draccus
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
+from lerobot.policies import get_policy_class
 from lerobot.policies.pretrained import PreTrainedPolicy
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -62,28 +63,12 @@ class Source:
         return self.path if self.revision is None else f"{self.path}@{self.revision}"
 
     def read_config(self) -> dict[str, Any]:
-        """Read ``config.json`` as plain data; raises what `read_policy_config` raises."""
+        """Read ``config.json`` as plain data."""
         return read_policy_config(self.path, self.revision, **self.hub_options) or {}
 
     def weights_file(self) -> Path:
-        """Find or download the weights; raises what `checkpoint_file` raises."""
+        """Find or download the weights."""
         return checkpoint_file(SAFETENSORS_SINGLE_FILE, self.path, self.revision, **self.hub_options)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A checkpoint's config and the decision about its weights.
-
-    Args:
-        source: The checkpoint.
-        config: The config of the policy to build.
-        built_from: The config of the pretraining network whose weights are transferred; None if the weights belong
-            to the stage that is wanted and are loaded as they are.
-    """
-
-    source: Source
-    config: LawmConfig
-    built_from: PreTrainedConfig | None
 
 
 def decide(
@@ -93,7 +78,7 @@ def decide(
     *,
     training: bool,
     allow_pretraining: bool,
-) -> Loaded:
+) -> tuple[LawmConfig, PreTrainedConfig | None]:
     """Decide what a checkpoint is loaded as.
 
     Args:
@@ -106,7 +91,8 @@ def decide(
         allow_pretraining: A pretraining checkpoint may be loaded without training it.
 
     Returns:
-        The config to build the policy from, and the decision about the weights.
+        The config to build the policy from, and the config of the pretraining network whose weights are transferred,
+        None if they belong to the stage that is wanted and are loaded as they are.
 
     Raises:
         PretrainingCheckpointError: If a pretraining checkpoint is loaded for control.
@@ -130,13 +116,12 @@ def decide(
     # them, and fail on a robot without internet. Saved, so that an exported policy does not download them either.
     drop_backbone_weights(config)
     if not config.transfers_from(saved):
-        return Loaded(source, config, None)
-    config.transferred_from = (
-        source.name
-    )  # Saved: LeRobot's own ``pretrained_path`` changes when a run is resumed.
+        return config, None
+    # Saved: LeRobot's own ``pretrained_path`` changes when a run is resumed.
+    config.transferred_from = source.name
     values = {key: value for key, value in saved.items() if key != draccus.CHOICE_TYPE_KEY}
     pretrained: LawmConfig = draccus.decode(policy_class.config_class, values)
-    return Loaded(source, config, pretrained.wrapped_config())
+    return config, pretrained.wrapped_config()
 
 
 def _require_fit(path: str, saved: Mapping[str, Any], config: LawmConfig) -> None:
@@ -166,11 +151,7 @@ def drop_backbone_weights(config: PreTrainedConfig) -> None:
 
 @contextlib.contextmanager
 def backbone_errors(config: PreTrainedConfig) -> Iterator[None]:
-    """Say what to do where a network's published backbone weights cannot be downloaded.
-
-    Raises:
-        ConnectionError: Instead of the errors of the download.
-    """
+    """Turn the errors of a download of backbone weights into one that says what to do."""
     try:
         yield
     except (URLError, TimeoutError, ConnectionError) as error:
@@ -183,11 +164,7 @@ def backbone_errors(config: PreTrainedConfig) -> Iterator[None]:
 
 
 def load_strictly(policy: PreTrainedPolicy, file: Path) -> None:
-    """Load a checkpoint's weights as they are.
-
-    Raises:
-        ValueError: If the file is damaged or does not fit the policy.
-    """
+    """Load a checkpoint's weights as they are; ValueError if the file is damaged or does not fit the policy."""
     try:
         # Always strict: a tensor that silently kept its random start is worse than no policy.
         policy._load_as_safetensor(policy, str(file), policy.config.device, strict=True)
@@ -204,19 +181,9 @@ def load_strictly(policy: PreTrainedPolicy, file: Path) -> None:
 def start_from(
     policy: nn.Module, weights: Mapping[str, Tensor], rules: Sequence[Rule], name: str
 ) -> TransferReport:
-    """Start a policy from the weights of another stage's network, and log what becomes of them.
+    """Start a fresh policy from the weights of another stage's network, and log what becomes of them.
 
-    Args:
-        policy: The freshly initialised policy, whose weights are replaced.
-        weights: The tensors of the other network.
-        rules: The rules for what does not carry over unchanged, as in `transfer_tensors`.
-        name: The name of the checkpoint, for the report.
-
-    Returns:
-        The report on every tensor.
-
-    Raises:
-        ValueError: If a tensor fits neither its counterpart nor a rule.
+    Arguments, errors and the report on every tensor are those of `transfer_tensors`.
     """
     every_name = _with_tied_names(policy, weights)
     state, report = transfer_tensors(every_name, policy.state_dict(), rules, name)
@@ -245,3 +212,32 @@ def _with_tied_names(policy: nn.Module, weights: Mapping[str, Tensor]) -> dict[s
         for name in group
     }
     return {**tied, **weights}
+
+
+def load_whole_policy(config: LawmConfig) -> PreTrainedPolicy:
+    """Load the policy at ``config.pretrained_path``, adapters merged into the weights that they were trained on.
+
+    The config stays as it is.
+
+    Raises:
+        FileNotFoundError: If the adapters' base is not on this machine.
+    """
+    config = copy.deepcopy(config)
+    path, revision = str(config.pretrained_path), config.pretrained_revision
+    policy_class = get_policy_class(config.type)
+    if not config.use_peft:
+        return policy_class.from_pretrained(path, config=config, revision=revision)
+
+    from peft import PeftConfig, PeftModel
+
+    adapters = PeftConfig.from_pretrained(path, revision=revision)
+    base = str(adapters.base_model_name_or_path)
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise FileNotFoundError(
+            f"{path} holds adapters to {base}, which is not there: put that checkpoint back, or change "
+            "base_model_name_or_path in adapter_config.json."
+        )
+    policy = policy_class.from_pretrained(base, config=config, revision=adapters.revision)
+    adapted = PeftModel.from_pretrained(policy, path, config=adapters, revision=revision)
+    config.use_peft = False
+    return adapted.merge_and_unload()

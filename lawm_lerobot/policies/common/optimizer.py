@@ -9,16 +9,11 @@ from torch import nn
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a module that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def pretraining_groups(
-    wrapped_groups: Iterable[Any],
-    policy: nn.Module,
-    beside: nn.Module,
-    wrapped_lr: float,
-    policy_lr: float,
+    wrapped_groups: Iterable[Any], policy: nn.Module, beside: nn.Module, wrapped_lr: float, policy_lr: float
 ) -> list[dict[str, Any]]:
     """Group the parameters for pretraining.
 
@@ -31,9 +26,6 @@ def pretraining_groups(
         beside: World model, inverse dynamics and read-out, which train at the optimizer's own rate.
         wrapped_lr: The learning rate of the wrapped policy's own preset.
         policy_lr: The learning rate of the wrapped policy in pretraining.
-
-    Returns:
-        The groups, each with a rate of its own but the first.
     """
     multiples = [
         {

@@ -33,9 +33,7 @@ class LawmPolicy(PretrainingPolicy):
     """Stages, pretraining loss and refusals for a wrapped LeRobot policy.
 
     A subclass names its ``config_class`` and ``name`` and implements `predict_latents`, `latent_head` and
-    `transfer_rules`.
-
-    Its checkpoints are in checkpointed.py, its pretraining in pretraining.py.
+    `transfer_rules`. Its checkpoints are in checkpointed.py, its pretraining in pretraining.py.
     """
 
     config: LawmConfig

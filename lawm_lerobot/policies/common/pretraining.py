@@ -32,12 +32,12 @@ from lawm_lerobot.policies.common.clips import (
     join_batches,
     make_clip,
     pixel_affine,
-    policy_cameras,
+    policy_views,
     present_batch,
+    real_cameras,
     world_model_camera,
 )
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.demonstration_views import policy_views
 from lawm_lerobot.policies.common.health import HealthMonitor, evaluating, to_floats
 from lawm_lerobot.policies.common.large_frames import warn_of_large_frames
 
@@ -103,7 +103,7 @@ class PretrainingPolicy(CheckpointedPolicy):
     @property
     def cameras(self) -> list[str]:
         """The image features that a batch must have."""
-        return policy_cameras(self.config)
+        return list(real_cameras(self.config))
 
     @property
     def camera(self) -> str:
@@ -124,7 +124,7 @@ class PretrainingPolicy(CheckpointedPolicy):
     def _start_pretraining(
         self, dataset_stats: dict[str, dict[str, Any]] | None, dataset_meta: Any = None
     ) -> None:
-        """Add the parts that only pretraining has; arguments and errors are those of `LawmPolicy`."""
+        """Add the parts that only pretraining has."""
         config = self.config
         if dataset_meta is not None:
             _check_stride(config, dataset_meta)
@@ -179,9 +179,8 @@ class PretrainingPolicy(CheckpointedPolicy):
     def wrapped_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict]:
         """The wrapped policy's own training loss () on latents, and its metrics.
 
-        Args:
-            batch: A `policy_batch`, with the latents as ``action`` (B,slots,Z) and ``action_is_pad`` (B,slots), whose
-                slots count in no loss.
+        The batch is a `policy_batch`, with the latents as ``action`` (B,slots,Z) and ``action_is_pad`` (B,slots), whose
+        slots count in no loss.
         """
         loss, metrics = super().forward(batch)
         return loss, metrics or {}

@@ -1,12 +1,17 @@
-"""Pretraining checkpoints loaded to look into them, never for control."""
+"""Pretraining checkpoints and batches to look into them with, outside of a training run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.factory import resolve_delta_timestamps
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies import get_policy_class, make_pre_post_processors
 
 import lawm_lerobot.policies  # noqa: F401  registers the types that a checkpoint may be of
@@ -19,14 +24,9 @@ Preprocessor = Callable[[dict[str, Any]], dict[str, Any]]
 def load_pretraining_checkpoint(
     path: str | Path, overrides: Sequence[str] = ()
 ) -> tuple[LawmPolicy, Preprocessor]:
-    """Load the policy, in evaluation mode, and its preprocessor.
+    """Load the policy in evaluation mode, and its preprocessor; ValueError if the checkpoint is not of pretraining.
 
-    Args:
-        path: Directory or Hub id.
-        overrides: Flags of the policy's config, without ``--policy.`` (``--device=cpu``).
-
-    Raises:
-        ValueError: If the checkpoint is not one of pretraining.
+    ``overrides`` are flags of the policy's config, without ``--policy.`` (``--device=cpu``).
     """
     config = PreTrainedConfig.from_pretrained(path, cli_overrides=list(overrides))
     if not isinstance(config, LawmConfig) or not config.pretraining:
@@ -42,3 +42,42 @@ def load_pretraining_checkpoint(
         config, str(path), preprocessor_overrides={"device_processor": {"device": config.device}}
     )
     return policy, preprocessor
+
+
+def open_clips(config: LawmConfig, repo_id: str, root: Path | None) -> LeRobotDataset:
+    """The dataset, each of whose items is a pretraining clip that starts there."""
+    meta = LeRobotDatasetMetadata(repo_id, root=root)
+    deltas = resolve_delta_timestamps(config, meta)
+    return LeRobotDataset(repo_id, root=root, delta_timestamps=deltas, return_uint8=True)
+
+
+def preprocessed_batches(
+    dataset: LeRobotDataset, starts: Sequence[int], preprocessor: Preprocessor, batch_size: int = 32
+) -> Iterator[dict[str, Any]]:
+    """Preprocessed pretraining batches of the clips that start at given frames of `open_clips`."""
+    loader = torch.utils.data.DataLoader(torch.utils.data.Subset(dataset, starts), batch_size=batch_size)
+    for batch in loader:
+        for key in dataset.meta.camera_keys:
+            if batch[key].dtype == torch.uint8:  # from video; pictures come as floats already
+                batch[key] = batch[key].float() / 255
+        yield preprocessor(batch)
+
+
+def pretraining_batches(
+    policy: LawmPolicy,
+    preprocessor: Preprocessor,
+    repo_id: str,
+    root: Path | None,
+    clips: int,
+    batch_size: int = 32,
+) -> Iterator[dict[str, Any]]:
+    """Preprocessed pretraining batches of clips spaced evenly over a dataset."""
+    dataset = open_clips(policy.config, repo_id, root)
+    starts = evenly_spaced(len(dataset), clips)
+    return preprocessed_batches(dataset, starts, preprocessor, min(batch_size, clips))
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """``count`` indices spaced evenly over ``range(total)``."""
+    # Half a step in from either end: the very first and last frames of a recording are the least typical.
+    return ((np.arange(count) + 0.5) * total / count).astype(int).tolist()

@@ -13,7 +13,7 @@ from lawm_lerobot.policies.common.configuration import LawmConfig
 
 
 class PretrainingStep:
-    """Mixed in front of a processor step that pretraining needs, and that a LeRobot without this plugin lacks."""
+    """A processor step of pretraining that LeRobot without this plugin lacks, mixed in front of LeRobot's own."""
 
     def plain(self) -> ProcessorStep:
         """LeRobot's own step, which an exported checkpoint has in its place."""
@@ -23,8 +23,8 @@ class PretrainingStep:
 def stage_stats(config: LawmConfig, stats: dict[str, dict[str, Any]] | None) -> dict[str, dict] | None:
     """Select the dataset statistics that this stage's processors keep.
 
-    In pretraining, ``action`` in the policy's features means latent actions: the statistics of whatever
-    robot actions the corpus happens to hold must not be applied to them, nor be saved beside them.
+    In pretraining, ``action`` in the policy's features means latent actions: the statistics of whatever robot actions
+    the corpus happens to hold must not be applied to them, nor be saved beside them.
     """
     if stats is None or not config.pretraining:
         return stats

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from lerobot.common.train_utils import get_step_checkpoint_dir
-from lerobot.configs import PolicyFeature, PreTrainedConfig
+from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TRAIN_CONFIG_NAME
 from lerobot.policies import make_pre_post_processors
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
@@ -26,11 +26,11 @@ from lawm_lerobot.hub.names import is_repo_id, make_public, public_name
 from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.upload import upload
 from lawm_lerobot.method.latent_action import POLICY
-from lawm_lerobot.policies.common.clip_batches import pretraining_batches
-from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
-from lawm_lerobot.policies.common.imagination import latent_health
+from lawm_lerobot.policies.common.clips import real_cameras
+from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.imagination import latent_health, save_imagination_strip
 from lawm_lerobot.policies.common.policy import LawmPolicy
-from lawm_lerobot.policies.common.strips import save_imagination_strip
+from lawm_lerobot.policies.common.pretraining_checkpoint import pretraining_batches
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ def push_policy(
         logged_health: The latents' health in the last training steps, shown if none can be measured now.
 
     Raises:
-        HubError: In one sentence. The checkpoint on disk is untouched.
-        ValueError: If the repository must be private and is public, or the Hub refuses the card.
+        HubError | ValueError: As `upload`. The checkpoint on disk is untouched.
     """
     config = policy.config
     checkpoint = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, cfg.steps) / PRETRAINED_MODEL_DIR
@@ -131,7 +130,7 @@ def _finetuned_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any) -> ModelCar
         base=None if origin is None else public_name(origin, config.private),
         datasets=[cfg.dataset.repo_id],
         training=_training_rows(policy, cfg),
-        rollout=cards.rollout_command(config.repo_id, robot_cameras(config), robot, fps),
+        rollout=cards.rollout_command(config.repo_id, real_cameras(config), robot, fps),
         transfer=cards.transfer_table(policy.transfer_report),
         adapters=config.use_peft,
         **_shared_context(config, cfg, dataset_meta),
@@ -163,13 +162,6 @@ def _latent_rows(config: LawmConfig) -> list[tuple[str, Any]]:
         ("source of the latents", f"`{latent.source}`"),
         ("world model", f"`{world_model.type}`, size `{world_model.size}`, {world_model.image_size} pixels"),
     ]
-
-
-def robot_cameras(config: PreTrainedConfig) -> dict[str, PolicyFeature]:
-    """The cameras that a robot must have; the policy fills LeRobot's empty ones itself."""
-    return {
-        name: feature for name, feature in config.image_features.items() if not name.startswith(EMPTY_CAMERA)
-    }
 
 
 def _health_context(
@@ -208,20 +200,10 @@ def _look_inside(policy: LawmPolicy, dataset_meta: Any, picture: Path) -> dict[s
 
 
 def push_export(folder: Path, source: LawmConfig, repo_id: str, private: bool | None) -> str:
-    """Publish what ``lawm-export`` wrote; its card goes into the folder too.
+    """Publish what ``lawm-export`` wrote; its card goes into the folder too, which stays whatever happens.
 
-    Args:
-        folder: The folder of the plain checkpoint.
-        source: The config of the finetuned checkpoint, with its ``pretrained_path``.
-        repo_id: The repository to publish it in.
-        private: The repository's visibility, as for `upload`.
-
-    Returns:
-        The repository's address.
-
-    Raises:
-        HubError: In one sentence; the folder stays.
-        ValueError: As `upload`.
+    ``source`` is the config of the finetuned checkpoint, with its ``pretrained_path``. Arguments, result and errors are
+    otherwise those of `upload`.
     """
     config = PreTrainedConfig.from_pretrained(folder)
     with safe_open(folder / SAFETENSORS_SINGLE_FILE, "pt") as weights:
@@ -241,7 +223,7 @@ def push_export(folder: Path, source: LawmConfig, repo_id: str, private: bool | 
         pretrained_is_repository=origin is not None and is_repo_id(origin),
         dataset_repo_id=dataset,
         training=cards.training_table(training, parameters, None) if training else None,
-        rollout=cards.rollout_command(repo_id, robot_cameras(config), None, None),
+        rollout=cards.rollout_command(repo_id, real_cameras(config), None, None),
     )
     card.save(folder / CARD)
     again = f"hf upload {repo_id} {folder}" + (" --private" if private else "")

@@ -57,7 +57,7 @@ class LawmDiffusionPolicy(LawmPolicy, DiffusionPolicy):
 
 
 def _blocks(config: PreTrainedConfig) -> dict[str, int]:
-    """List what the Unet is conditioned on; a camera has two coordinates a keypoint."""
+    """The parts of the Unet's condition; a camera has two coordinates a keypoint."""
     environment = config.env_state_feature
     return condition_blocks(
         config,
