@@ -91,10 +91,10 @@ class LabelActionsConfig:
         output_repo_id: Name of the result.
         output_root: The result's folder, which must not exist; None takes LeRobot's home and the name.
         policy: The pretraining checkpoint, by ``--policy.path``; without it only ``inverse_model`` can decode.
-        decoder: ``readout``, a ridge on the checkpoint's frozen latents; ``inverse_model``, a small network
-            trained on the demonstrations alone; ``auto``, the one with the better R2 on held-out
-            demonstrations. Demonstrations whose actions shaped the checkpoint's latents (its
-            ``--policy.labels.*``) flatter the read-out, so others decide; without any, it is the inverse model.
+        decoder: ``readout``, a ridge on the checkpoint's frozen latents; ``inverse_model``, a small network trained on
+            the demonstrations alone; ``auto``, the one with the better R2 on held-out demonstrations. Those whose
+            actions shaped the checkpoint's latents (its ``--policy.labels.*``) flatter the read-out, so others
+            decide; without any, it is the inverse model.
         inverse_model: The network and the training of the inverse model.
         image_size: Pixels of the square frames the inverse model sees; beside a read-out it sees the checkpoint's.
         min_confidence: Leave out episodes whose mean confidence is below this, from 0 to 1.
@@ -141,11 +141,10 @@ class LabelActionsConfig:
                 "--decoder=readout reads actions from a checkpoint's latents: add --policy.path=<pretraining "
                 "checkpoint>, or choose --decoder=inverse_model."
             )
-        if not 0 <= self.min_confidence <= 1:
-            raise ParsingError(f"--min_confidence is {self.min_confidence}, expected from 0 to 1.")
-        if self.folds < 2:
-            raise ParsingError(f"--folds is {self.folds}, expected at least 2.")
-        if self.image_size not in IMAGE_SIZES:
-            raise ParsingError(
-                f"--image_size is {self.image_size}, expected one of {', '.join(map(str, IMAGE_SIZES))}."
-            )
+        for name, fits, expected in (
+            ("min_confidence", 0 <= self.min_confidence <= 1, "from 0 to 1"),
+            ("folds", self.folds >= 2, "at least 2"),
+            ("image_size", self.image_size in IMAGE_SIZES, f"one of {', '.join(map(str, IMAGE_SIZES))}"),
+        ):
+            if not fits:
+                raise ParsingError(f"--{name} is {getattr(self, name)}, expected {expected}.")

@@ -128,15 +128,9 @@ def copy_with(
 
 
 def _reduce_data(root: Path, new_index: dict[int, int], added: dict[str, dict]) -> dict[int, _KeptEpisode]:
-    """Reduce a dataset's frames, in place, to the episodes in ``new_index``.
+    """Reduce a dataset's frames, in place, to the episodes in ``new_index``, old number to new.
 
-    Args:
-        root: The dataset.
-        new_index: The new number of each episode that stays.
-        added: The features whose statistics are to be computed.
-
-    Returns:
-        The episodes that stay, by their new number.
+    Returns those episodes, with the statistics of the features `added`, by their new number.
     """
     kept: dict[int, _KeptEpisode] = {}
     frames = 0
@@ -170,11 +164,7 @@ def _reduce_episodes(
 ) -> list[dict[str, dict[str, np.ndarray]]]:
     """Reduce a dataset's table of episodes, in place; returns the statistics of those that stay.
 
-    Args:
-        root: The dataset.
-        new_index: The new number of each episode that stays.
-        kept: The episodes that stay, by their new number.
-        features: The dataset's features; columns of others are left out.
+    Columns of features that are not among `features` are left out.
     """
     every: list[dict[str, dict[str, np.ndarray]]] = []
     for file in sorted((root / "meta" / "episodes").glob("*/*.parquet")):

@@ -143,9 +143,8 @@ class Confidence:
     """
 
     def __init__(self, held_out: HeldOut) -> None:
-        error = (((held_out.true - held_out.decoded.actions) / action_scale(held_out.true)) ** 2).mean(
-            1
-        )  # (N,)
+        error = (held_out.true - held_out.decoded.actions) / action_scale(held_out.true)
+        error = (error**2).mean(1)  # (N,)
         order = np.argsort(held_out.decoded.deviation, kind="stable")
         bins = np.array_split(order, min(CONFIDENCE_BINS, len(order)))
         self.deviation = np.array([held_out.decoded.deviation[rows].mean() for rows in bins])
@@ -171,16 +170,13 @@ def demonstration_of_each_frame(demonstrations: Sequence[Demonstration]) -> np.n
 
 @torch.no_grad()
 def over_transitions(pixels: Tensor, stride: int, network: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
-    """Apply a network to every transition x_t -> x_{t+stride} of an episode.
+    """Apply a network to every transition x_t -> x_{t+stride} of an episode; (max(n-stride,1),D) begin with frame t.
 
     Args:
         pixels: (n,C,h,w) in [0, 1], on the network's device. An episode too short for a transition is taken to stand
             still after its last frame.
         stride: Dataset frames of a transition.
         network: A function from the frames (1,T,C,h,w) and valid (1,H) of a clip to a row per transition (1,H,D).
-
-    Returns:
-        (max(n-stride,1),D): the row of the transition that begins with frame t.
     """
     if len(pixels) <= stride:
         pixels = torch.cat([pixels, pixels[-1:].expand(stride + 1 - len(pixels), -1, -1, -1)])

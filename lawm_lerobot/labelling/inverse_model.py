@@ -160,15 +160,7 @@ def _train_fold(
 ) -> list[dict[int, Decoded]]:
     """Train on one fold until the error on its held-out demonstrations stops falling.
 
-    Args:
-        trainer: The network of the fold.
-        held_out: The demonstrations it does not learn from, by number.
-        scale: (A,) standard deviation of the actions.
-        errors: (evaluations,) filled with the held-out error of each evaluation that takes place.
-        bar: The progress bar, in steps.
-
-    Returns:
-        The held-out demonstrations as decoded in each evaluation.
+    Fills `errors` (evaluations,) in standard deviations `scale` (A,); returns the demonstrations as decoded in each.
     """
     config, decoded = trainer.config, []
     for evaluation in range(len(errors)):

@@ -41,16 +41,10 @@ def frame_features(policy: LawmPolicy, device: str) -> Callable[[Tensor], np.nda
 
 
 def latent_features(latents: np.ndarray, frames: int, stride: int) -> np.ndarray:
-    """For every frame of an episode the latents of the transitions around it.
+    """(n,(2*stride+1)*Z): z_{t-stride} .. z_{t+stride} for every frame t of an episode of n `frames`.
 
-    Args:
-        latents: (max(n-stride,1),Z), z_t of the transition x_t -> x_{t+stride}, from every frame on.
-        frames: The number n of frames.
-        stride: Dataset frames of a transition.
-
-    Returns:
-        (n,(2*stride+1)*Z): z_{t-stride} .. z_{t+stride}, the transitions that contain the action of frame t and
-        their neighbours. Near the ends of the episode the nearest latent stands for those that do not exist.
+    These are the transitions that contain the frame's action, and their neighbours. `latents` (max(n-stride,1),Z) has
+    the z_t of x_t -> x_{t+stride}; near the episode's ends the nearest stands for those that do not exist.
     """
     around = np.arange(frames)[:, None] + np.arange(-stride, stride + 1)  # (n,2*stride+1)
     return latents[around.clip(0, len(latents) - 1)].reshape(frames, -1)
@@ -61,13 +55,8 @@ def fit_latent_readout(
 ) -> FittedDecoder:
     """Fit a ridge from frozen latents to actions; its penalty is cross-validated over episodes.
 
-    The ensemble are ridges on bootstrapped episodes.
-
-    Args:
-        demonstrations: The demonstrations, at least two.
-        features: A function from the frames (n,C,h,w) uint8 of an episode to the inputs (n,D) of the ridge.
-        folds: The number of folds of the cross-validation that gives the held-out metrics.
-        seed: Seed of the folds and bootstraps.
+    The ensemble are ridges on bootstrapped episodes. `features` gives the inputs (n,D) of an episode's frames
+    (n,C,h,w) uint8; `folds` are those of the held-out metrics.
     """
     bar = tqdm(demonstrations, desc="Latents of the demonstrations", unit="episode")
     inputs = np.concatenate([features(demo.frames) for demo in bar])  # (N,D)

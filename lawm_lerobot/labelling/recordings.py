@@ -13,7 +13,7 @@ from lawm_lerobot.labels.demonstrations import check_demonstrations, labelled_ca
 from lawm_lerobot.labels.episodes import EpisodeReader
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
-#: Features that LeRobot writes for every dataset.
+# Features that LeRobot writes for every dataset.
 DEFAULT_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -50,11 +50,7 @@ class Recordings:
 
 
 def open_recordings(config: LabelActionsConfig, policy: LawmPolicy | None) -> Recordings:
-    """Open both datasets.
-
-    Raises:
-        ValueError: If a dataset is not there, or does not fit the other one, the checkpoint or the flags.
-    """
+    """Open both datasets; raises ValueError if they do not fit each other, the checkpoint or the flags."""
     data, labels = config.dataset, config.labels
     corpus = EpisodeReader(data.repo_id, data.root, data.revision, flag="--dataset")
     if ACTION in corpus.features:
@@ -101,17 +97,9 @@ def read_demonstrations(recordings: Recordings) -> list[Demonstration]:
 
 
 def features_to_drop(corpus: dict[str, dict], demos: dict[str, dict]) -> tuple[list[str], list[str]]:
-    """The features that only one of two datasets has: without them the two can be merged.
+    """The features that only the corpus has, and only the demonstrations: without them the two can be merged.
 
-    Args:
-        corpus: The features of the unlabelled dataset.
-        demos: The features of the demonstrations.
-
-    Returns:
-        Those that only the unlabelled dataset has, and those that only the demonstrations have.
-
-    Raises:
-        ValueError: If they share no camera, or a shared feature has two shapes.
+    Raises ValueError if they share no camera, or if a shared feature has two shapes.
     """
     ours = {key: ft for key, ft in corpus.items() if key not in DEFAULT_FEATURES}
     theirs = {key: ft for key, ft in demos.items() if key not in (*DEFAULT_FEATURES, ACTION)}

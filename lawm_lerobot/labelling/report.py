@@ -24,16 +24,7 @@ def write_report(
     decoded: DecodedCorpus,
     folder: Path,
 ) -> None:
-    """Write both files into the labelled dataset.
-
-    Args:
-        config: The flags of the command.
-        checkpoint: The pretraining checkpoint, if there was one.
-        recordings: The datasets of the run.
-        decoders: All decoders that were fitted, by name.
-        decoded: The decoded actions of the corpus.
-        folder: The labelled dataset.
-    """
+    """Write both files into the `folder` of the labelled dataset."""
     names = recordings.action_names()
     chosen = decoders[decoded.decoder]
     report = {

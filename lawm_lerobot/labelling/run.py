@@ -65,11 +65,7 @@ def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = No
 
 
 def open_checkpoint(checkpoint: Path | str, device: str) -> LawmPolicy:
-    """Load a pretraining checkpoint that can read latents from video.
-
-    Raises:
-        ValueError: If it is no pretraining checkpoint, or has no inverse dynamics.
-    """
+    """Load a pretraining checkpoint; raises ValueError unless it can read latents from video."""
     policy, _ = load_pretraining_checkpoint(checkpoint, [f"--device={device}"])
     if policy.pretraining.inverse_dynamics is None:
         raise ValueError(
@@ -110,17 +106,10 @@ def unseen_demonstrations(recordings: Recordings, policy: LawmPolicy | None) -> 
 def judge(
     decoders: dict[str, FittedDecoder], unseen: list[int]
 ) -> tuple[dict[str, FittedDecoder], FittedDecoder]:
-    """Judge the decoders on demonstrations that the checkpoint has not seen, and choose one.
+    """Judge the decoders on the `unseen` demonstrations, and choose one of them.
 
-    Args:
-        decoders: The fitted decoders, by name.
-        unseen: Numbers of those demonstrations; if there are none, the read-out cannot win against the inverse model.
-
-    Returns:
-        The decoders with the metrics that count, and the chosen one of them.
-
-    Raises:
-        ValueError: If even the chosen one is no better than the mean action.
+    Without any, the read-out cannot win against the inverse model. Raises ValueError if even the chosen one is no
+    better than the mean action.
     """
     if unseen:
         decoders = {name: fitted.judged_on(unseen) for name, fitted in decoders.items()}
@@ -145,11 +134,7 @@ def judge(
 
 
 def decode_corpus(decoder: FittedDecoder, recordings: Recordings, min_confidence: float) -> DecodedCorpus:
-    """Decode every episode of the corpus, and keep those with the confidence asked for.
-
-    Raises:
-        ValueError: If no episode has it.
-    """
+    """Decode every episode of the corpus, and keep those with the confidence asked for, at least one."""
     corpus, size = recordings.corpus, (recordings.image_size,) * 2
     decoded = [
         decoder(corpus.frames(episode, recordings.corpus_camera, size))

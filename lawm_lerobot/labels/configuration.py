@@ -9,10 +9,10 @@ from pathlib import Path
 # "Couldn't instantiate class" in its place.
 from draccus.utils import ParsingError
 
-#: Feature of a dataset pooled from sources whose actions differ: the number of the embodiment that acts in a frame,
-#: -1 for none.
+# Feature of a dataset pooled from sources whose actions differ: the number of the embodiment that acts in a frame,
+# -1 for none.
 EMBODIMENT = "labels.embodiment"
-#: Names and dimensions of those embodiments' actions, beside the dataset's own metadata.
+# Names and dimensions of those embodiments' actions, beside the dataset's own metadata.
 LABELS_PATH = "meta/lawm_labels.json"
 
 
@@ -21,20 +21,20 @@ class LabelsConfig:
     """A few true actions during pretraining: a linear read-out of them from the latents shapes the latents.
 
     Args:
-        repo_id: A second dataset, of labelled demonstrations, beside the corpus; None for none. Its frames are
-            held in memory, as bytes at the world model's size, in every process.
+        repo_id: A second dataset, of labelled demonstrations, beside the corpus; None for none. Its frames are held in
+            memory, as bytes at the world model's size, in every process.
         root: The folder of that dataset; None looks it up as LeRobot does.
         revision: The revision of that dataset on the Hub.
         episodes: The episodes of that dataset to use; None takes all.
-        camera: The camera of that dataset that the inverse dynamics sees. None takes the one of the corpus's name,
-            or the only one.
-        fraction: Share of the corpus's own labelled episodes whose actions are used, at least one if above 0.
-            At 0 the corpus's `action` has no influence.
+        camera: The camera of that dataset that the inverse dynamics sees. None takes the one of the corpus's name, or
+            the only one.
+        fraction: Share of the corpus's own labelled episodes whose actions are used, at least one if above 0. At 0 the
+            corpus's `action` has no influence.
         seed: Seed of the choice of those episodes.
         weight: Weight of the read-out's loss.
         batch_size: Labelled clips of the second dataset in a training step, beside the corpus's.
-        action_dims: Action dimension of every embodiment the checkpoint can read out: the corpus's, then the
-            second dataset's. Written by pretraining, not by hand.
+        action_dims: Action dimension of every embodiment the checkpoint can read out: the corpus's, then the second
+            dataset's. Written by pretraining, not by hand.
     """
 
     repo_id: str | None = None
@@ -49,18 +49,14 @@ class LabelsConfig:
     action_dims: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction <= 1:
-            raise ParsingError(
-                f"labels.fraction is {self.fraction}, expected from 0 to 1: change --policy.labels.fraction."
-            )
-        if not self.weight >= 0:
-            raise ParsingError(
-                f"labels.weight is {self.weight}, expected at least 0: change --policy.labels.weight."
-            )
-        if self.batch_size < 1:
-            raise ParsingError(
-                f"labels.batch_size is {self.batch_size}, expected at least 1: "
-                "change --policy.labels.batch_size."
-            )
+        for name, fits, expected in (
+            ("fraction", 0 <= self.fraction <= 1, "from 0 to 1"),
+            ("weight", self.weight >= 0, "at least 0"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+        ):
+            if not fits:
+                raise ParsingError(
+                    f"labels.{name} is {getattr(self, name)}, expected {expected}: change --policy.labels.{name}."
+                )
         if self.root is not None and self.repo_id is None:
             raise ParsingError("labels.root is given without labels.repo_id: add --policy.labels.repo_id.")

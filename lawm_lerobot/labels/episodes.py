@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lawm_lerobot.method.frames import resize_frames
 
-#: Frames decoded at a time: full-size pictures of a long episode would fill the memory before they are shrunk.
+# Frames decoded at a time: full-size pictures of a long episode would fill the memory before they are shrunk.
 DECODED_AT_ONCE = 64
 
 

@@ -37,10 +37,8 @@ class SuccessRate:
 
 
 def difference_interval(a: SuccessRate, b: SuccessRate, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval for ``a.rate - b.rate`` of independent episodes (Newcombe 1998, method 10).
-
-    Built from the two Wilson intervals, so that it stays sensible near 0 and 100%.
-    """
+    """Interval for ``a.rate - b.rate`` of independent episodes (Newcombe 1998, method 10), from Wilson's intervals:
+    it stays sensible near 0 and 100%."""
     (a_low, a_high), (b_low, b_high) = a.interval(confidence), b.interval(confidence)
     difference = a.rate - b.rate
     low = difference - math.hypot(a.rate - a_low, b_high - b.rate)
@@ -51,18 +49,11 @@ def difference_interval(a: SuccessRate, b: SuccessRate, confidence: float = 0.95
 def paired_bootstrap(
     a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval for the mean of ``a - b``, two arms' outcomes of the same seeds and episodes.
+    """Percentile interval for the mean of ``a - b``, two arms' outcomes (seeds,episodes) of the same episodes.
 
     Seeds are resampled, then episodes within each of them, both arms together: what the two share (an easy object
     position, a lucky draw of demonstrations) cancels. With the handful of seeds that one can afford the interval is
     somewhat too narrow; with a single one it says nothing about others.
-
-    Args:
-        a: (seeds,episodes) outcomes of the one arm.
-        b: (seeds,episodes) outcomes of the other arm.
-        confidence: The probability with which the interval is to contain the mean.
-        resamples: The number of draws.
-        seed: Seed of the draws.
 
     Raises:
         ValueError: If ``a`` and ``b`` do not pair up.
@@ -82,11 +73,7 @@ def paired_bootstrap(
 
 
 def paired_t_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval for the mean of ``a - b``, metrics (n,) of the same seeds or tasks.
-
-    Raises:
-        ValueError: If ``a`` and ``b`` do not pair up, or are fewer than two.
-    """
+    """Student's interval for the mean of ``a - b``, at least two metrics (n,) of the same seeds or tasks."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise ValueError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Penalties to choose from. They count per row, so that one means the same for few rows and for many.
+# Penalties to choose from. They count per row, so that one means the same for few rows and for many.
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 4))
 
 
@@ -63,9 +63,8 @@ def fit_ridge(
         inputs: (N,D) inputs.
         targets: (N,A) targets. Each dimension counts by its share of explained variance, whatever its unit.
         groups: (N,) the episode of each row, or whatever else must not be on both sides of a split.
-        penalties: The penalties to choose from, per row of standardised inputs.
-        folds: The number of folds of the cross-validation; as many as there are groups if those are fewer. With one
-            group the largest penalty is taken, since nothing can be held out.
+        penalties: The penalties to choose from.
+        folds: The number of folds, at most one per group. With one group the largest penalty is taken.
         seed: Seed of the assignment of groups to folds.
     """
     inputs, targets = np.asarray(inputs, np.float64), np.asarray(targets, np.float64)
@@ -91,10 +90,7 @@ def held_out_predictions(
 ) -> np.ndarray:
     """(N,A): each row predicted by a `fit_ridge` that saw nothing of its group, in the choice of penalty either.
 
-    The arguments are those of `fit_ridge`.
-
-    Raises:
-        ValueError: If there is one group only.
+    Raises ValueError if there is one group only. The arguments are those of `fit_ridge`.
     """
     held_out = splits(groups, folds, seed)
     if not held_out:

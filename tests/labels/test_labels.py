@@ -20,10 +20,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lawm_lerobot.labels import demonstrations as demonstrations_module
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
-from lawm_lerobot.labels.corpus import CorpusLabels
 from lawm_lerobot.labels.demonstrations import Demonstrations
 from lawm_lerobot.labels.episodes import EpisodeReader
-from lawm_lerobot.labels.training import TrainingLabels
+from lawm_lerobot.labels.training import CorpusLabels, TrainingLabels
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, RecurrentConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
