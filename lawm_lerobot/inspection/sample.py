@@ -15,12 +15,12 @@ from lerobot.configs import FeatureType
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION
-from lerobot.utils.feature_utils import dataset_to_policy_features
 from lerobot.utils.random_utils import seeded_context
 from torch import Tensor
 from tqdm import tqdm
 
 from lawm_lerobot.inspection.probes import between_frames, head_inputs, shift_images, shift_offsets
+from lawm_lerobot.labels.cameras import policy_features
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.configuration import LawmConfig
@@ -93,7 +93,7 @@ def check_fit(policy: LawmPolicy, meta: LeRobotDatasetMetadata, repo_id: str) ->
     Raises:
         ValueError: If the dataset lacks an input, or has it in another shape.
     """
-    config, offered = policy.config, dataset_to_policy_features(meta.features)
+    config, offered = policy.config, policy_features(meta.features)
     for key, wanted in (config.input_features or {}).items():
         visual = wanted.type is FeatureType.VISUAL
         if visual and key not in policy.cameras:

@@ -72,7 +72,8 @@ def choose_shown(policy: LawmPolicy, sample: Sample) -> Shown:
         "B, imagined, A's latents": imagine_clip(policy, first, inferred[other]),
     }
     fps, stride = policy.config.dataset_fps, policy.config.latent_action.stride
-    return Shown(strips, transfer, frame_titles(policy.config), Fraction(fps, stride) if fps else Fraction(5))
+    frame_rate = Fraction(fps).limit_denominator(1001) / stride if fps else Fraction(5)
+    return Shown(strips, transfer, frame_titles(policy.config), frame_rate)
 
 
 def write_video(strips: dict[str, Tensor], frame_rate: Fraction, file: Path) -> Path:

@@ -1,5 +1,6 @@
 """The verdict on a pretraining checkpoint: checks, each one way for latents to fail, and remarks."""
 
+import math
 from dataclasses import dataclass
 
 from lawm_lerobot.inspection.metrics import (
@@ -58,12 +59,17 @@ def judge(metrics: Metrics) -> Findings:
 
 def _check_collapsed(latents: LatentMetrics) -> Check:
     std, rank, dim = latents.std, latents.effective_rank, latents.dim
-    failed = std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK)
+    finite = math.isfinite(std) and math.isfinite(rank)
+    failed = not finite or std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK)
     found = f"standard deviation {std:.2f} (collapsed below {COLLAPSED_STD})"
     if dim > 1:
         found += f", effective rank {rank:.2f} of {dim} (collapsed below {COLLAPSED_RANK})"
     if not failed:
         return Check(False, f"The latents vary: {found}.")
+    if not finite:
+        return Check(
+            True, f"The latents are not finite: {found}. Choose an earlier checkpoint as --policy.path."
+        )
     what = "a constant" if std < COLLAPSED_STD else "a line"
     return Check(
         True,
@@ -75,8 +81,9 @@ def _check_collapsed(latents: LatentMetrics) -> Check:
 
 def _check_augmentation(augmentation: ShiftMetrics) -> Check:
     share = augmentation.coded_shift
-    if augmentation.total_std < COLLAPSED_STD or share is None:
-        why = "a shift changes no pixel" if share is None else "they do not vary"
+    if share is None or not math.isfinite(share) or augmentation.total_std < COLLAPSED_STD:
+        why = "they do not vary" if share is not None else "a shift changes no pixel"
+        why = why if share is None or math.isfinite(share) else "the metric is not finite"
         return Check(None, f"Whether the latents code the augmentation cannot be judged: {why}.")
     found = (
         f"of a shift of their input, which changes nothing that happens in a clip, {share:.0%} turns up in what is "
@@ -103,7 +110,7 @@ def _check_ignored(ratio: float | None) -> Check:
         f"with another clip's latents its error on moving pixels is {ratio:.2f} times that with the clip's own "
         f"(ignored below {IGNORED_RATIO})"
     )
-    if ratio < IGNORED_RATIO:
+    if not ratio >= IGNORED_RATIO:
         return Check(
             True,
             f"The world model ignores the latents: {found}. Pretrain for longer, or with frames further apart "

@@ -19,6 +19,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 from tqdm import tqdm
 
+from lawm_lerobot.labels.cameras import picture_shape
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
 
@@ -204,7 +205,7 @@ def labelled_camera(reader: EpisodeReader, name: str | None, same_as: str | None
     Raises:
         ValueError: If none of these exists.
     """
-    cameras = [key for key in reader.meta.camera_keys if reader.features[key]["shape"][-1] == 3]
+    cameras = [key for key in reader.meta.camera_keys if picture_shape(reader.features[key])[0] == 3]
     for key in cameras:
         if name in (key, key.removeprefix(f"{OBS_IMAGES}.")) or (name is None and key == same_as):
             return key

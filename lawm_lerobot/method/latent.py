@@ -84,12 +84,16 @@ def effective_rank(z: Tensor, valid: Tensor) -> Tensor:
     mean, variance, count = masked_moments(z, valid)
     centred = ((z.float() - mean) * valid.unsqueeze(-1)).flatten(0, 1)  # (B*H,Z)
     covariance = centred.T @ centred / (count - 1).clamp_min(1.0)  # (Z,Z)
+    finite = covariance.isfinite().all()
+    # Zeros in place of a covariance that is not finite, on which the decomposition raises an error.
+    covariance = torch.where(finite, covariance, torch.zeros_like(covariance))
     share = torch.linalg.eigvalsh(covariance).clamp_min(0.0)  # (Z)
     share = share / share.sum().clamp_min(1e-20)
     entropy = -torch.special.xlogy(share, share).sum()
     # Relative to the size of the latents: rounding leaves a constant with a variance that is not quite zero.
     varies = variance.sum() > 1e-10 * (1.0 + mean.square().sum())
-    return torch.where(varies, entropy.exp(), torch.zeros_like(entropy))
+    rank = torch.where(varies, entropy.exp(), torch.zeros_like(entropy))
+    return torch.where(finite, rank, torch.full_like(rank, torch.nan))
 
 
 @torch.no_grad()

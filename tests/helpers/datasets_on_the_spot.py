@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
@@ -24,6 +27,7 @@ def make_dataset(
     seed: int = 0,
     scrambled_actions: bool = False,
     video: bool = True,
+    fps: int = FPS,
 ) -> Path:
     """Write a dataset at ``root``; ``state_dim`` or ``action_dim`` None leaves that feature out.
 
@@ -47,7 +51,7 @@ def make_dataset(
         features["action"] = {"dtype": "float32", "shape": (action_dim,), "names": names}
     dataset = LeRobotDataset.create(
         repo_id=f"test/{root.name}",
-        fps=FPS,
+        fps=fps,
         features=features,
         root=root,
         use_videos=video,
@@ -75,3 +79,15 @@ def make_dataset(
         dataset.save_episode()
     dataset.finalize()
     return root
+
+
+def described_otherwise(
+    source: Path, target: Path, camera: dict[str, Any] | None = None, **info: Any
+) -> Path:
+    """A copy of a dataset with other metadata of its camera ``top``, and other entries of info.json."""
+    shutil.copytree(source, target)
+    file = target / "meta" / "info.json"
+    metadata = json.loads(file.read_text()) | info
+    metadata["features"]["observation.images.top"].update(camera or {})
+    file.write_text(json.dumps(metadata))
+    return target

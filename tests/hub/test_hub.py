@@ -503,7 +503,8 @@ def test_private_stays_private(published: World) -> None:
     push = ("--push_to_hub=true", "--repo_id=somebody/pretrained", "--private=true")
     before = published.hub.files("somebody/pretrained")
     outcome = published.run(_export, *flags, *push)
-    assert "somebody/pretrained exists and is public" in outcome.error
+    assert outcome.error == "1"
+    assert last_line(outcome).startswith("error: somebody/pretrained exists and is public")
     assert published.hub.files("somebody/pretrained") == before
 
 

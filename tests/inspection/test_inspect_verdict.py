@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from helpers.inspecting import TASKS, inspect, metrics_of
 
+from lawm_lerobot.inspection.metrics import LatentMetrics
+from lawm_lerobot.inspection.verdict import _check_collapsed, _check_ignored
+
 
 @pytest.mark.parametrize("fate", ["healthy", "collapsed", "ignored", "codes the augmentation"])
 def test_each_fate_gets_its_verdict_with_the_metric_behind_it(reports: dict[str, Path], fate: str) -> None:
@@ -54,3 +57,11 @@ def test_same_seed_same_metrics(
 ) -> None:
     inspect(checkpoints["healthy"], video, tmp_path / "again", "--clips=64")
     assert metrics_of(tmp_path / "again") == metrics_of(reports["healthy"])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_latents_that_are_not_finite_are_not_healthy(number: float) -> None:
+    metrics = LatentMetrics(4, number, [number] * 4, number, None)
+    check = _check_collapsed(metrics)
+    assert check.failed and "not finite" in check.sentence
+    assert _check_ignored(float("nan")).failed

@@ -20,7 +20,9 @@ from lawm_lerobot.policies.common.loading import (
     decide,
     fresh_modules,
     load_strictly,
+    require_saved,
     start_from,
+    warn_of_going_on,
 )
 
 TRANSFER_REPORT = "transfer_report.json"
@@ -110,6 +112,8 @@ class CheckpointedPolicy(_Mixin):
         stats = kwargs.get("dataset_stats")
         if config.pretraining and stats is not None:
             policy.take_statistics(stats)
+        if config.pretraining and training:
+            warn_of_going_on(source, config, kwargs["dataset_meta"])
         return policy
 
     def take_over(self, weights: dict[str, Tensor], built_from: PreTrainedConfig, name: str) -> None:
@@ -126,6 +130,7 @@ class CheckpointedPolicy(_Mixin):
         super()._save_pretrained(save_directory, state_dict=state_dict)
         if self.transfer_report is not None:
             write_json(save_directory / TRANSFER_REPORT, self.transfer_report, indent=2)
+        require_saved(save_directory, self.state_dict() if state_dict is None else state_dict)
 
     # --- adapters (--peft) ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,13 +18,15 @@ from draccus.cfgparsing import parse_string
 from draccus.utils import ParsingError
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.optim import OptimizerConfig
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
-from lerobot.utils.feature_utils import dataset_to_policy_features
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_PREFIX, OBS_STATE
 
 from lawm_lerobot.checkpoints.reading import read_policy_config
+from lawm_lerobot.labels.cameras import policy_features
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, WorldModelConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
+
+logger = logging.getLogger(__name__)
 
 PRETRAIN = "pretrain"
 FINETUNE = "finetune"
@@ -99,7 +102,8 @@ class LawmConfig(_Mixin):
     health_freq: int = 25
     base_path: str | None = None
     base_revision: str | None = None
-    dataset_fps: int | None = None
+    # An int where it is a whole number, as LeRobot writes it.
+    dataset_fps: int | float | None = None
     transferred_from: str | None = None
     input_features: dict[str, PolicyFeature] | None = field(
         default_factory=dict, metadata={"custom_args": {"action": ChosenFeatures}}
@@ -232,6 +236,7 @@ class LawmConfig(_Mixin):
         inherited = getattr(super(), "set_dataset_feature_metadata", None)
         if callable(inherited):
             inherited(features)
+        self.input_features = _decoded_features(self.input_features or {}, features)
         if self.pretraining:
             _require_camera(features)
             self.output_features = {
@@ -239,6 +244,8 @@ class LawmConfig(_Mixin):
             }
             return
         _require_demonstrations(self, features)
+        # LeRobot counts all that is called action<...>, such as the confidence beside decoded actions.
+        self.output_features = {key: ft for key, ft in (self.output_features or {}).items() if key == ACTION}
         saved = read_policy_config(self.pretrained_path, self.pretrained_revision)
         if saved is not None and self.transfers_from(saved):
             self.input_features = _transferred_features(self, saved, features)
@@ -256,18 +263,50 @@ def _transferred_features(
     saved_types = {key: ft["type"] for key, ft in (saved.get("input_features") or {}).items()}
     if isinstance(wanted, OrderedDict) or types != saved_types:
         return dict(wanted)
-    offered = dataset_to_policy_features(features)
+    offered = policy_features(features)
     return {key: ft for key, ft in offered.items() if ft.type is not FeatureType.ACTION}
 
 
+def _decoded_features(
+    wanted: dict[str, PolicyFeature], features: dict[str, dict]
+) -> dict[str, PolicyFeature]:
+    """The wanted features with the cameras' shapes in the order of decoding, without cameras that reach no policy."""
+    offered = policy_features(features)
+    decoded = type(wanted)()  # An OrderedDict stays one, see `ChosenFeatures`.
+    for key, feature in wanted.items():
+        same_sizes = key in offered and sorted(feature.shape) == sorted(offered[key].shape)
+        if feature.type is FeatureType.VISUAL and same_sizes:
+            decoded[key] = offered[key]
+        elif feature.type is FeatureType.VISUAL and key in features and key not in offered:
+            logger.warning(
+                f"The dataset's camera '{key}' is left out, because LeRobot hands a policy only what is called "
+                f"'{OBS_PREFIX}<...>': import the dataset again with lawm-import-videos --source.type=lerobot."
+            )
+        else:
+            decoded[key] = feature
+    return decoded
+
+
 def _require_camera(features: dict[str, dict]) -> None:
-    offered = dataset_to_policy_features(features)
-    if not any(ft.type is FeatureType.VISUAL for ft in offered.values()):
+    unreached = [
+        key
+        for key, ft in features.items()
+        if ft["dtype"] in ("image", "video") and not key.startswith(OBS_PREFIX)
+    ]
+    if any(ft.type is FeatureType.VISUAL for ft in policy_features(features).values()):
+        return
+    if unreached:
         raise ValueError(
-            f"The dataset has no camera (its features are {', '.join(sorted(features))}), but latent "
-            f"actions are learned from frames: expected a feature '{OBS_IMAGES}.<camera>', choose "
-            "another --dataset.repo_id."
+            f"The dataset's only cameras are called {', '.join(map(repr, unreached))}, but LeRobot hands a policy only "
+            f"features whose names begin with '{OBS_PREFIX}': write it again under such a name with "
+            "lawm-import-videos --source.type=lerobot --source.path=<its folder>, or choose another "
+            "--dataset.repo_id."
         )
+    raise ValueError(
+        f"The dataset has no camera (its features are {', '.join(sorted(features))}), but latent "
+        f"actions are learned from frames: expected a feature '{OBS_IMAGES}.<camera>', choose "
+        "another --dataset.repo_id."
+    )
 
 
 def _require_demonstrations(config: LawmConfig, features: Iterable[str]) -> None:

@@ -16,11 +16,11 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_STATE
 from lerobot.utils.random_utils import seeded_context
-from torch import Tensor
 
 from lawm_lerobot.files import written_aside
 from lawm_lerobot.hub.errors import hub_errors
 from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.finite_actions import require_finite_tensors
 from lawm_lerobot.policies.common.loading import load_whole_policy
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.processing import PretrainingStep
@@ -94,7 +94,7 @@ def export_checkpoint(config: PreTrainedConfig, output_dir: Path) -> Path:
     config = copy.deepcopy(config)
     config.device = "cpu"
     source = load_whole_policy(config)
-    _require_finite("weights", source.state_dict())
+    require_finite_tensors("weights", source.state_dict())
     plain = plain_policy(source)
     with written_aside(output_dir) as unfinished:
         plain.save_pretrained(unfinished)
@@ -136,7 +136,7 @@ def _save_processors(
     for processor in processors:
         processor.steps = [s.plain() if isinstance(s, PretrainingStep) else s for s in processor.steps]
         for step in processor.steps:
-            _require_finite("statistics", step.state_dict())
+            require_finite_tensors("statistics", step.state_dict())
         processor.save_pretrained(directory)
     return processors[0]
 
@@ -147,16 +147,6 @@ def _load_processors(
     """Load a checkpoint's pipelines, on the CPU wherever it was trained."""
     on_cpu = {"device_processor": {"device": "cpu"}}
     return make_pre_post_processors(config, checkpoint, revision, preprocessor_overrides=on_cpu)
-
-
-def _require_finite(kind: str, tensors: dict[str, Tensor]) -> None:
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise ValueError(
-            f"The checkpoint's {kind} are not finite ({', '.join(broken[:3])}{', ...' if broken[3:] else ''}), "
-            "expected numbers: its actions could not be sent to a robot; choose an earlier checkpoint as "
-            "--policy.path."
-        )
 
 
 Actor = tuple[PreTrainedPolicy, PolicyProcessorPipeline]

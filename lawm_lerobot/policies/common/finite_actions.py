@@ -36,3 +36,14 @@ def require_finite(actions: Tensor, batch: dict[str, Any]) -> Tensor:
             else "the observation was finite, so the policy is broken; choose another checkpoint as --policy.path."
         )
     )
+
+
+def require_finite_tensors(kind: str, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError if a checkpoint's weights or statistics are not all numbers."""
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(
+            f"The checkpoint's {kind} are not finite ({', '.join(broken[:3])}{', ...' if broken[3:] else ''}), "
+            "expected numbers: its actions could not be sent to a robot; choose an earlier checkpoint as "
+            "--policy.path."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +54,15 @@ class HealthMonitor:
         self.metrics = metrics
         self.measurements += 1
         std, rank = metrics["latent_std"], metrics["latent_rank"]
-        if std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK):
+        broken = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            self._warn_once(
+                "not finite",
+                f"The pretraining is not finite ({', '.join(broken)}), and no further step will make it so. Start anew "
+                "from an earlier checkpoint with a lower --policy.policy_pretraining_lr and --policy.pretraining_lr, "
+                "and look for values that are not numbers in the dataset and in --policy.labels.repo_id.",
+            )
+        elif std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK):
             self._warn_once(
                 "collapsed",
                 f"The latent actions have collapsed to (nearly) a constant: standard deviation {std:.3f}, "

@@ -8,18 +8,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import URLError
 
 import draccus
+from draccus.utils import DecodingError, ParsingError
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies import get_policy_class
 from lerobot.policies.pretrained import PreTrainedPolicy
-from safetensors import SafetensorError
+from lerobot.utils.constants import ACTION
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.reading import checkpoint_file, load_weights, read_policy_config
@@ -141,6 +145,65 @@ def _require_fit(path: str, saved: Mapping[str, Any], config: LawmConfig) -> Non
             f"--policy.repo_id is {config.repo_id}, as in the pretraining checkpoint, which the finetuned policy "
             "would replace there: give another --policy.repo_id, or --policy.push_to_hub=false."
         )
+
+
+def warn_of_going_on(source: Source, config: LawmConfig, dataset_meta: Any) -> None:
+    """Say what a user may have forgotten who goes on pretraining from a checkpoint, and what the new dataset changes."""
+    saved = source.read_config()
+    if ACTION in dataset_meta.features:
+        logger.warning(
+            f"{source.path} is a pretraining checkpoint and its pretraining goes on, although the dataset has actions: "
+            f"to finetune a policy that controls a robot, add --policy.stage={FINETUNE}."
+        )
+    before, now = saved.get("dataset_fps"), dataset_meta.fps
+    if not before:
+        return
+    stride_before, stride = saved["latent_action"]["stride"], config.latent_action.stride
+    seconds_before, seconds = stride_before / before, stride / now
+    if not math.isclose(seconds_before, seconds, rel_tol=0.01):
+        logger.warning(
+            f"{source.path} was pretrained at {before:g} frames per second, where a latent action spans "
+            f"{seconds_before:.2f} s ({stride_before} frames). At {now:g} frames per second and with a stride of "
+            f"{stride} it spans {seconds:.2f} s: --policy.latent_action.stride={max(1, round(seconds_before * now))} "
+            "comes closest to the time before."
+        )
+
+
+def require_readable_config(config: LawmConfig) -> None:
+    """Raise ValueError unless what is saved of a config can be read again: dataset and flags have written into it."""
+    with TemporaryDirectory() as folder:
+        config._save_pretrained(Path(folder))
+        _read_again(Path(folder), f"The config of this {config.type}")
+
+
+def require_saved(folder: Path, expected: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless a saved checkpoint can be read: its config, and the names and shapes of its tensors."""
+    _read_again(folder, f"The checkpoint just saved in {folder}")
+    with safe_open(folder / SAFETENSORS_SINGLE_FILE, "pt") as file:
+        saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    # Of tied weights the file keeps one name.
+    kept = {tensor.data_ptr() for name, tensor in expected.items() if name in saved}
+    lacking = [
+        name
+        for name, tensor in expected.items()
+        if saved.get(name, tuple(tensor.shape)) != tuple(tensor.shape)
+        or (name not in saved and tensor.data_ptr() not in kept)
+    ]
+    if lacking:
+        raise ValueError(
+            f"The checkpoint just saved in {folder} lacks {', '.join(lacking[:3])}{', ...' if lacking[3:] else ''}, "
+            "expected every tensor of the policy: it cannot be loaded; change --output_dir to a sound disk."
+        )
+
+
+def _read_again(folder: Path, subject: str) -> None:
+    try:
+        PreTrainedConfig.from_pretrained(folder)
+    except (DecodingError, ParsingError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{subject} cannot be read again ({' '.join(str(error).split())}), expected a value of the field's own "
+            "type: change the --policy flag of that name, or what meta/info.json of --dataset.root says."
+        ) from error
 
 
 def drop_backbone_weights(config: PreTrainedConfig) -> None:

@@ -21,6 +21,7 @@ from lawm_lerobot.policies.common.loading import (
     PretrainingCheckpointError,
     backbone_errors,
     drop_backbone_weights,
+    require_readable_config,
 )
 from lawm_lerobot.policies.common.optimizer import fused, pretraining_groups
 from lawm_lerobot.policies.common.pretraining import PretrainingPolicy
@@ -75,12 +76,16 @@ class LawmPolicy(PretrainingPolicy):
             )
         self.config = config
         if not config.pretraining:
+            if dataset_meta is not None:
+                require_readable_config(config)
             return
 
         self._start_pretraining(dataset_stats, dataset_meta)
         if base is not None:
             weights = read_weights(str(config.base_path), config.base_revision, "--policy.base_path")
             self.take_over(self.base_names(weights), base, str(config.base_path))
+        if dataset_meta is not None:
+            require_readable_config(config)
 
     # --- training -------------------------------------------------------------------------------------
 

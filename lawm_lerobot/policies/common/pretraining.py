@@ -129,7 +129,8 @@ class PretrainingPolicy(CheckpointedPolicy):
         if dataset_meta is not None:
             _check_stride(config, dataset_meta)
             warn_of_large_frames(config, self.cameras, dataset_meta)
-            config.dataset_fps = dataset_meta.fps
+            fps = dataset_meta.fps  # Some tools write 30.0 into info.json, or 29.97.
+            config.dataset_fps = int(fps) if fps == int(fps) else fps
         if config.latent_action.source == POLICY and not config.world_model.first_frame_bottleneck:
             logger.warning(
                 f"The policy's own latents drive a '{config.world_model.type}' world model, which sees the first "

@@ -16,6 +16,7 @@ from lerobot.policies import get_policy_class, make_pre_post_processors
 
 import lawm_lerobot.policies  # noqa: F401  registers the types that a checkpoint may be of
 from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.finite_actions import require_finite_tensors
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
 Preprocessor = Callable[[dict[str, Any]], dict[str, Any]]
@@ -38,6 +39,7 @@ def load_pretraining_checkpoint(
     config.pretrained_path = Path(path)
     policy_class = get_policy_class(config.type)
     policy = policy_class.from_pretrained(path, config=config, allow_pretraining=True)
+    require_finite_tensors("weights", policy.state_dict())
     preprocessor, _ = make_pre_post_processors(
         config, str(path), preprocessor_overrides={"device_processor": {"device": config.device}}
     )

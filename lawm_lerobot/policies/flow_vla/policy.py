@@ -6,6 +6,7 @@ Letters: B batch, H latent actions, Z latent dimension, P the dimension that act
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
 from lawm_lerobot.method.networks import masked_mean
-from lawm_lerobot.policies.common.clips import IS_PAD
+from lawm_lerobot.policies.common.clips import IS_PAD, real_cameras
 from lawm_lerobot.policies.common.optimizer import fused, trainable
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
+
+logger = logging.getLogger(__name__)
 
 
 class FlowVLAPolicy(LawmPolicy):
@@ -80,6 +83,7 @@ class FlowVLAPolicy(LawmPolicy):
         return fused([vla, {"params": trainable(self.pretraining)}])
 
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
+        _say_places(list(real_cameras(source)), list(real_cameras(self.config)))
         rules = [
             Reinitialise("model.action_in_proj.*", "embedded actions of another kind"),
             Reinitialise("model.action_out_proj.*", "predicted actions of another kind"),
@@ -90,6 +94,19 @@ class FlowVLAPolicy(LawmPolicy):
                 Reinitialise("model.state_proj.*", "embeds the robot's state, which differs between robots")
             )
         return rules
+
+
+def _say_places(before: list[str], now: list[str]) -> None:
+    """Say which camera takes which one's place: a VLA tells its cameras apart by their order, not by their names."""
+    places = [(ours, theirs) for ours, theirs in zip(now, before, strict=False) if ours != theirs]
+    if places:
+        swapped = any(ours in before for ours, _ in places)
+        logger.log(
+            logging.WARNING if swapped else logging.INFO,
+            "The policy takes its cameras by their order: "
+            + ", ".join(f"{ours} is where {theirs} was" for ours, theirs in places)
+            + " in the checkpoint. To change that, list the cameras in --policy.input_features in the wanted order.",
+        )
 
 
 class OpenPIPolicy(FlowVLAPolicy):
