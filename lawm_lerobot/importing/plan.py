@@ -55,7 +55,9 @@ class SourcePlan:
         segments: Its segments in their final order.
         left_out: Things of the source that are left out so far.
         tasks: Tasks cut from the segments, for this shard.
-        max_episodes: Cap on the number of episodes, beside `max_frames`; None for no cap.
+        max_episodes: Cap on the number of episodes; None for no cap.
+        own_max_frames: Cap on the number of frames by `max_hours`; None for no cap.
+        max_frames: Cap on the number of frames by `max_hours` and `weight`; None for no cap.
         results: Results of the tasks that are done, by the task's number.
     """
 
@@ -65,6 +67,7 @@ class SourcePlan:
     left_out: list[LeftOut] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     max_episodes: int | None = None
+    own_max_frames: int | None = None
     max_frames: int | None = None
     results: dict[int, TaskResult] = field(default_factory=dict)
 
@@ -73,18 +76,21 @@ class SourcePlan:
         return Quota(self.max_episodes, self.max_frames)
 
     def leave_out_unreadable(self, probes: dict[str, Probe]) -> None:
-        """Leave out the segments of footage that cannot be read: once per file, however many segments it has."""
-        readable: list[Segment] = []
+        """Leave out the segments of footage that cannot be read: once per file, however many segments it has.
+
+        Parts of a file that are passed over are listed as well.
+        """
         reported: set[str] = set()
         for segment in self.segments:
             path = segment.footage.path
             probe = probes[path]
-            if probe.reason is None:
-                readable.append(segment)
-            elif path not in reported:
-                reported.add(path)
-                self.left_out.append(LeftOut(self.title, segment.relative_path, probe.reason, probe.detail))
-        self.segments = readable
+            if path in reported:
+                continue
+            reported.add(path)
+            faults = probe.notes if probe.reason is None else [[probe.reason, probe.detail]]
+            for reason, detail in faults:
+                self.left_out.append(LeftOut(self.title, segment.relative_path, reason, detail))
+        self.segments = [segment for segment in self.segments if probes[segment.footage.path].reason is None]
 
     def needed_tasks(self) -> Iterator[Task]:
         """Yield the tasks in order, until the results so far, without a gap, reach a cap: later ones are not needed then.
@@ -170,16 +176,14 @@ def make_tasks(
             probe = probes[segment.footage.path]
             for first, last, planned_s in _windows(segment, probe, settings):
                 if number % count == index:
-                    plan.tasks.append(
-                        Task(number, segment, probe.origin, first, last, probe.duration_s, planned_s)
-                    )
+                    plan.tasks.append(Task(number, segment, probe, first, last, planned_s))
                 number += 1
         if plan.max_episodes is not None:
             plan.max_episodes = plan.max_episodes // count + (index < plan.max_episodes % count)
         hours = plan.source.max_hours
         if hours is not None:
-            plan.max_frames = math.floor(hours * 3600 * settings.fps / count)
-    _apply_weights(plans, settings)
+            plan.own_max_frames = math.floor(hours * 3600 * settings.fps / count)
+    apply_weights(plans, settings)
 
 
 def _windows(segment: Segment, probe: Probe, settings: WriteSettings) -> list[tuple[int, int | None, float]]:
@@ -191,7 +195,7 @@ def _windows(segment: Segment, probe: Probe, settings: WriteSettings) -> list[tu
     total_s = max(0.0, end - segment.start_s)
     total = math.ceil(total_s * settings.fps - 1e-6)
     window = settings.max_frames * max(1, round(WINDOW_S * settings.fps / settings.max_frames))
-    if not segment.footage.is_stream or total <= window:
+    if not segment.footage.is_stream or probe.one_piece or total <= window:
         return [(0, None, total_s)]
     firsts = list(range(0, total, window))
     windows: list[tuple[int, int | None, float]] = []
@@ -202,20 +206,44 @@ def _windows(segment: Segment, probe: Probe, settings: WriteSettings) -> list[tu
     return windows
 
 
-def _apply_weights(plans: list[SourcePlan], settings: WriteSettings) -> None:
-    """Turn weights into caps: the longest mixture in which weighted sources stand in their ratio, none repeated."""
+def apply_weights(plans: list[SourcePlan], settings: WriteSettings) -> None:
+    """Turn weights into caps: the longest mixture in which weighted sources stand in their ratio, none repeated.
+
+    Tasks that are done count with what they gave, others with what their containers claim; so this is to be called again
+    when there are new results.
+    """
     weighted = [
-        (plan, plan.source.weight, planned_total(plan, settings).frames)
+        (plan, plan.source.weight, _available_frames(plan, settings))
         for plan in plans
         if plan.source.weight is not None
     ]
+    for plan in plans:
+        plan.max_frames = plan.own_max_frames
     # An empty source should not empty the others.
     unit = min((frames / weight for _, weight, frames in weighted if frames), default=0.0)
     for plan, weight, frames in weighted:
-        if not frames:
+        if not frames or math.isinf(unit):
             continue
         cap = math.floor(unit * weight + 0.5)
         plan.max_frames = cap if plan.max_frames is None else min(cap, plan.max_frames)
+
+
+def _available_frames(plan: SourcePlan, settings: WriteSettings) -> float:
+    """Frames that a source has within its own caps; infinite while a video that does not say how long it is is left."""
+    quota = Quota(plan.max_episodes, plan.own_max_frames)
+    for task in plan.tasks:
+        result = plan.results.get(task.number)
+        if (
+            result is None
+            and not task.planned_s
+            and task.segment.end_s is None
+            and task.probe.duration_s is None
+        ):
+            return math.inf
+        lengths = [e.frames for e in result.episodes] if result else _planned_episodes(task, settings)
+        if not all(quota.take(frames) for frames in lengths):
+            break
+    return quota.frames
 
 
 def planned_total(plan: SourcePlan, settings: WriteSettings) -> Quota:

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     # A video without pictures that could be shown.
     NO_STREAM = "no video stream"
     UNKNOWN_CODEC = "unknown video codec"
+    DEPTH = "depth maps"
     IMPOSSIBLE_SIZE = "claims an impossible picture size"
     ODD_ROTATION = "rotated by less than a quarter turn"
     CANNOT_BE_DECODED = "cannot be decoded"
@@ -31,6 +32,7 @@ class Reason(StrEnum):
     NO_MOTION = "no motion above --min_motion"
     BREAKS_OFF = "the video breaks off"
     DAMAGED = "damaged"
+    CLOCK_JUMPS = "its clock jumps, or pictures are missing"
     # An entry of a source's own files.
     NOT_AN_ID = "not a video id"
     UNUSABLE_TIMES = "unusable time range"

@@ -16,12 +16,20 @@ MOTION_SPAN_S = 0.5  # motion is judged against the picture this long ago, so th
 
 def on_grid(
     shown: Iterable[ShownPicture], times: Iterator[float], reading: Reading
-) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the picture shown at each of `times`: the last one whose time is <= t, up to the container's rounding."""
+) -> Iterator[tuple[float, np.ndarray] | None]:
+    """Yield the picture shown at each of `times`: the last one whose time is <= t, up to the container's rounding.
+
+    None marks a cut. Times at which nothing is shown are passed over.
+    """
     wanted = next(times, None)
     for picture, until in _with_ends(shown, reading):
+        if picture is None:
+            yield None
         made: np.ndarray | None = None
         while wanted is not None and wanted < until - reading.slack_s:
+            if picture is None:
+                wanted = next(times, None)
+                continue
             made = picture() if made is None else made
             reading.sampled += 1
             yield wanted, made
@@ -32,20 +40,21 @@ def on_grid(
 
 def _with_ends(
     shown: Iterable[ShownPicture], reading: Reading
-) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
-    """Pair each picture with the time at which it stops being shown."""
+) -> Iterator[tuple[Callable[[], np.ndarray] | None, float]]:
+    """Pair each picture, or None between two of them, with the time at which it stops being shown."""
     held: Callable[[], np.ndarray] | None = None
+    begun = False
     for time, picture in shown:
-        if held is not None:
+        if begun:
             yield held, time
-        held = picture
+        held, begun = picture, True
     if held is not None:
         end = reading.shown_to_s
         yield held, end if reading.end_s is None else min(reading.end_s, end)
 
 
 def without_still_stretches(
-    pictures: Iterable[tuple[float, np.ndarray]], fps: int, min_motion: float
+    pictures: Iterable[tuple[float, np.ndarray] | None], fps: int, min_motion: float
 ) -> Iterator[tuple[float, np.ndarray] | None]:
     """Leave out stretches of at least a second without motion; None marks the cut.
 
@@ -56,7 +65,16 @@ def without_still_stretches(
     history: deque[np.ndarray] = deque(maxlen=span)
     waiting: deque[tuple[float, np.ndarray]] = deque()
     removing = False
-    for time, image in pictures:
+    for sample in pictures:
+        if sample is None:
+            if not removing:
+                yield from waiting
+            yield None
+            history.clear()
+            waiting.clear()
+            removing = False
+            continue
+        time, image = sample
         grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
         small = grey.astype(np.float32) / 255.0
         moving = bool(history) and float(np.abs(small - history[0]).mean()) >= min_motion

@@ -18,6 +18,7 @@ from lawm_lerobot.importing.footage import Footage, Probe
 from lawm_lerobot.importing.partial import PartialFolder, ProbeLog
 from lawm_lerobot.importing.plan import (
     SourcePlan,
+    apply_weights,
     content_fingerprint,
     file_state,
     list_sources,
@@ -148,17 +149,23 @@ class ImportRun:
         def todo() -> Iterator[Job]:
             for plan in self.plans:
                 for task in plan.needed_tasks():
+                    if task.number in plan.results:
+                        continue
                     done = read_result(task_folder(tasks_folder, task.number))
                     if done is not None:
                         finish(task.number, done)
                     else:
                         yield Job("encode", task.number, task)
 
-        for answer in self.pool.run(todo()):
-            if answer.progress is not None:
-                self.progress.advance(answer.progress, answer.key)
-            else:
-                finish(answer.key, answer.value or TaskResult(reason=answer.reason, detail=answer.detail))
+        before = -1
+        while before < (before := sum(len(plan.results) for plan in self.plans)):
+            # What has been decoded is of a known length now, which changes what the weights come to.
+            apply_weights(self.plans, self.settings)
+            for answer in self.pool.run(todo()):
+                if answer.progress is not None:
+                    self.progress.advance(answer.progress, answer.key)
+                else:
+                    finish(answer.key, answer.value or TaskResult(reason=answer.reason, detail=answer.detail))
         self.progress.fill()
 
     def assemble(self, partial: PartialFolder, summary: ImportSummary) -> None:

@@ -238,7 +238,9 @@ class ImportEstimate(_Report):
             frames=frames,
             hours=_hours(frames, settings, 4),
             estimated_megabytes=round(bytes_per_frame * frames / 1e6, 2),
-            clips_of_unknown_length=sum(t.promised_s is None and t.segment.end_s is None for t in tasks),
+            clips_of_unknown_length=sum(
+                t.probe.duration_s is None and t.segment.end_s is None for t in tasks
+            ),
             sources=[
                 SourceEstimate(
                     plan.title, total.episodes, _hours(total.frames, settings, 4), len(plan.left_out)
@@ -263,6 +265,13 @@ def _faults(title: str, results: list[tuple[Task, TaskResult]]) -> list[LeftOut]
     """Everything that tasks could not import, each fault of a segment once."""
     faults: dict[tuple[str, str], LeftOut] = {}
     for task, result in results:
+        segment, name = task.segment, task.segment.relative_path
+        if segment.start_s > 0 or segment.end_s is not None:
+            end = f"{segment.end_s:.2f}" if segment.end_s is not None else "end"
+            name = f"{name} [{segment.start_s:.2f}-{end} s]"
+        if result.jumps:
+            jumps = LeftOut(title, name, Reason.CLOCK_JUMPS, "; ".join(result.jumps[:5]))
+            faults.setdefault((name, Reason.CLOCK_JUMPS), jumps)
         if result.reason is None:
             continue
         reason = in_part(result.reason) if result.episodes else str(result.reason)
@@ -271,9 +280,5 @@ def _faults(title: str, results: list[tuple[Task, TaskResult]]) -> list[LeftOut]
                 continue  # the rest of a long video; counted in seconds_under_min_episode_s
             if result.reason in ENDED:
                 reason = in_part(Reason.BREAKS_OFF)
-        segment, name = task.segment, task.segment.relative_path
-        if segment.start_s > 0 or segment.end_s is not None:
-            end = f"{segment.end_s:.2f}" if segment.end_s is not None else "end"
-            name = f"{name} [{segment.start_s:.2f}-{end} s]"
         faults.setdefault((name, reason), LeftOut(title, name, reason, result.detail))
     return list(faults.values())

@@ -23,7 +23,7 @@ import numpy as np
 
 from lawm_lerobot.importing.encoding import EncoderSettings, EpisodeEncoder
 from lawm_lerobot.importing.fitting import PictureMaker
-from lawm_lerobot.importing.footage import Reading
+from lawm_lerobot.importing.footage import Probe, Reading
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError
 from lawm_lerobot.importing.resampling import on_grid, without_still_stretches
 from lawm_lerobot.importing.segments import Segment
@@ -54,19 +54,17 @@ class Task:
     Args:
         number: Place in the order of all tasks, over all sources and shards.
         segment: Segment that the window is cut from.
-        origin: The footage's time zero as a fraction.
+        probe: Claims of the footage.
         first_frame: First frame of the window.
         last_frame: Frame after its last one; None for the end of the segment.
-        promised_s: Length of the footage as its container says.
         planned_s: Length of the window if the container is right.
     """
 
     number: int
     segment: Segment
-    origin: str
+    probe: Probe
     first_frame: int = 0
     last_frame: int | None = None
-    promised_s: float | None = None
     planned_s: float = 0.0
 
     def start_s(self, fps: int) -> float:
@@ -103,6 +101,7 @@ class TaskResult:
         reason: Reason why there is no episode or, if there are some, why a part is missing.
         short_frames: Number of the dataset's frames in pieces that are too short for an episode.
         still_frames: Number of the dataset's frames that were removed for lack of motion.
+        jumps: Places where the footage's clock jumps and an episode ends.
     """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
@@ -110,6 +109,7 @@ class TaskResult:
     detail: str = ""
     short_frames: int = 0
     still_frames: int = 0
+    jumps: list[str] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> TaskResult:
@@ -140,7 +140,7 @@ def encode_task(
     `progress` is called now and then with the source seconds done since the last call.
     """
     fps = settings.fps
-    reading = Reading(task.start_s(fps), task.end_s(fps), Fraction(task.origin))
+    reading = Reading(task.start_s(fps), task.end_s(fps), Fraction(task.probe.origin), task.probe.track)
     writer = _EpisodeWriter(folder, settings)
     result = TaskResult(writer.episodes)
     reported = reading.start_s
@@ -160,7 +160,7 @@ def encode_task(
     except UnreadableVideoError as error:
         result.reason, result.detail = error.reason, error.detail
     writer.cut()  # What came before a fault is good.
-    result.short_frames = writer.short_frames
+    result.short_frames, result.jumps = writer.short_frames, reading.jumps
     written = sum(episode.frames for episode in result.episodes)
     result.still_frames = max(0, reading.sampled - written - result.short_frames)
     if result.reason is None:
@@ -213,14 +213,19 @@ def _picture_maker(settings: WriteSettings) -> PictureMaker:
 
 def _explain_nothing(
     task: Task, settings: WriteSettings, reading: Reading, result: TaskResult
-) -> tuple[Reason, str]:
-    """Reason and detail of a task that gave no episode."""
+) -> tuple[Reason | None, str]:
+    """Reason and detail of a task that gave no episode; no reason if there was nothing to give."""
+    nothing_left = not reading.errors and reading.shown_to_s <= reading.start_s
+    if task.first_frame > 0 and nothing_left and not task.segment.footage.ends_early(task.probe):
+        return None, ""  # a window after the end of a video whose container says that it is longer
     if not reading.frames:
         if reading.errors:
             return Reason.CANNOT_BE_DECODED, reading.errors[0]
         return Reason.NO_FRAMES, ""
     if reading.frames == 1 and task.segment.start_s == 0 and reading.end_s is None:
         return Reason.ONE_FRAME, ""
+    if reading.jumps and not reading.sampled:
+        return None, ""  # a window within the jump
     if reading.shown_to_s <= reading.start_s:
         ends = f"starts at {reading.start_s:.2f} s, the video ends at {reading.shown_to_s:.2f} s"
         return Reason.STARTS_TOO_LATE, ends
@@ -235,12 +240,14 @@ def _explain_part(
     task: Task, settings: WriteSettings, reading: Reading, result: TaskResult
 ) -> tuple[Reason | None, str]:
     """Reason and detail of a task that gave less than the container promised; no reason if it gave all."""
-    if task.promised_s is None:
+    promised_s = task.probe.claimed_s
+    if promised_s is None:
         return None, ""
-    wanted_end = task.promised_s if reading.end_s is None else min(reading.end_s, task.promised_s)
+    wanted_end = promised_s if reading.end_s is None else min(reading.end_s, promised_s)
     missing = wanted_end - reading.shown_to_s
-    if task.segment.footage.is_stream and missing > max(1.0, 0.05 * task.promised_s):
-        detail = f"decodes to {reading.shown_to_s:.2f} s of {task.promised_s:.2f} s"
+    footage = task.segment.footage
+    if footage.is_stream and missing > max(1.0, 0.05 * promised_s) and footage.ends_early(task.probe):
+        detail = f"decodes to {reading.shown_to_s:.2f} s of {promised_s:.2f} s"
         return Reason.BREAKS_OFF, detail + (f" ({reading.errors[0]})" if reading.errors else "")
     if reading.errors and missing > 0.5:
         return Reason.DAMAGED, reading.errors[0]
@@ -283,13 +290,14 @@ def encode_sample(task: Task, settings: WriteSettings, seconds: float) -> tuple[
     end = start + frames / settings.fps
     if task.segment.end_s is not None:
         end = min(end, task.segment.end_s)
-    reading = Reading(start, end, Fraction(task.origin))
+    reading = Reading(start, end, Fraction(task.probe.origin), task.probe.track)
     buffer = io.BytesIO()
     encoder = EpisodeEncoder(buffer, settings.encoder)
     shown = task.segment.footage.frames(reading, _picture_maker(settings))
     grid = (start + k / settings.fps for k in range(frames))
-    for _, image in on_grid(shown, grid, reading):
-        encoder.add(image)
+    for sample in on_grid(shown, grid, reading):
+        if sample is not None:
+            encoder.add(sample[1])
     encoder.close()
     return buffer.getbuffer().nbytes, encoder.frames
 

@@ -246,7 +246,7 @@ probe = segment.footage.probe()
 options = {"g": "2", "crf": "23", "preset": "veryfast", "threads": "1"}
 settings = WriteSettings(EncoderSettings(10, 64, 64, "h264", "yuv420p", options), "crop", 10, 300)
 with tempfile.TemporaryDirectory() as folder:
-    task = Task(0, segment, probe.origin, promised_s=probe.duration_s)
+    task = Task(0, segment, probe)
     result = encode_task(task, settings, Path(folder), lambda seconds: None)
 # Not getrusage(): its peak includes the process that started this one.
 peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

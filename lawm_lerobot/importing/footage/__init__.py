@@ -2,9 +2,10 @@
 
 from lawm_lerobot.importing.footage.base import Footage, Probe, Reading, ShownPicture
 from lawm_lerobot.importing.footage.pictures import NumberedPictures, ParquetPictures
-from lawm_lerobot.importing.footage.video import VideoFile
+from lawm_lerobot.importing.footage.video import DatasetVideo, VideoFile
 
 __all__ = [
+    "DatasetVideo",
     "Footage",
     "NumberedPictures",
     "ParquetPictures",

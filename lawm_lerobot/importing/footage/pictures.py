@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lawm_lerobot.importing.fitting import PictureMaker
-from lawm_lerobot.importing.footage.base import Footage, Probe, Reading, ShownPicture
+from lawm_lerobot.importing.footage.base import GAP_S, Footage, Probe, Reading, ShownPicture
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
 
 PREFIX = "im_"
@@ -27,14 +27,23 @@ class StoredPictures(Footage):
     frame_rate: float
 
     @abc.abstractmethod
-    def images(self) -> Iterable[Callable[[], np.ndarray]]:
-        """Functions that load the pictures (h, w, 3) uint8 RGB, in order."""
+    def images(self) -> Iterable[tuple[int, Callable[[], np.ndarray]]]:
+        """Numbers of the pictures, from 0, with functions that load them as (h, w, 3) uint8 RGB, in order."""
 
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
-        for index, load in enumerate(self.images()):
+        reading.jumps = []
+        longest = max(GAP_S, 5 / self.frame_rate)
+        last = -1
+        for index, load in self.images():
             time = index / self.frame_rate
+            missing = index - last - 1
+            if missing:
+                reading.jumps.append(f"{missing} missing after picture {last}")
+            if (index - last) / self.frame_rate > longest:
+                yield reading.shown_to_s, None
             if reading.end_s is not None and time >= reading.end_s:
                 return
+            last = index
             reading.frames += 1
             reading.shown_to_s = (index + 1) / self.frame_rate
             yield time, partial(_load_and_fit, load, maker)
@@ -46,28 +55,30 @@ def _load_and_fit(load: Callable[[], np.ndarray], maker: PictureMaker) -> np.nda
 
 @dataclass(frozen=True)
 class NumberedPictures(StoredPictures):
-    """The pictures im_<number>.jpg of a folder in the order of their numbers (im_2 before im_10)."""
+    """The pictures im_<number>.jpg of a folder in the order of their numbers (im_2 before im_10). A gap takes its time."""
 
     def probe(self) -> Probe:
         try:
-            count = len(self._files())
+            files = self._files()
         except OSError as error:
             raise UnreadableVideoError(Reason.CANNOT_BE_READ, error_text(error)) from error
-        if not count:
+        if not files:
             raise UnreadableVideoError(Reason.NO_FRAMES, "no im_<number>.jpg in the folder")
-        return Probe(duration_s=count / self.frame_rate)
+        length_s = (files[-1][0] + 1) / self.frame_rate
+        return Probe(duration_s=length_s, claimed_s=length_s)
 
-    def images(self) -> Iterable[Callable[[], np.ndarray]]:
-        return [partial(_read_image, path) for path in self._files()]
+    def images(self) -> Iterable[tuple[int, Callable[[], np.ndarray]]]:
+        return [(number, partial(_read_image, path)) for number, path in self._files()]
 
-    def _files(self) -> list[str]:
+    def _files(self) -> list[tuple[int, str]]:
         numbered = []
         for name in os.listdir(self.path):
             stem, extension = os.path.splitext(name)
             digits = stem.removeprefix(PREFIX)
             if stem.startswith(PREFIX) and digits.isdigit() and extension.lower() in EXTENSIONS:
                 numbered.append((int(digits), name))
-        return [os.path.join(self.path, name) for _, name in sorted(numbered)]
+        numbered.sort()
+        return [(number - numbered[0][0], os.path.join(self.path, name)) for number, name in numbered]
 
 
 def _read_image(path: str) -> np.ndarray:
@@ -101,7 +112,7 @@ class ParquetPictures(StoredPictures):
     def length(self, probe: Probe) -> float | None:
         return (self.to_row - self.from_row) / self.frame_rate
 
-    def images(self) -> Iterator[Callable[[], np.ndarray]]:
+    def images(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
         import pyarrow.parquet as pq
 
         row = 0
@@ -109,7 +120,7 @@ class ParquetPictures(StoredPictures):
             for value in batch.column(0):
                 if self.from_row <= row < self.to_row:
                     data = np.frombuffer(value["bytes"].as_py() or b"", dtype=np.uint8)
-                    yield partial(decode_image, data, f"row {row}")
+                    yield row - self.from_row, partial(decode_image, data, f"row {row}")
                 row += 1
             if row >= self.to_row:
                 return

@@ -2,19 +2,21 @@
 
 Time. The video's own clock starts at the presentation time of its first frame. The picture at time t is the last frame
 whose presentation time is <= t, which is what a player shows; so a variable-frame-rate phone video, a 24 fps film and a
-60 fps action camera all come out right at any other rate, and a pause in the stream repeats the frame before it.
-
-Safety. The container is recognised by its first bytes and opened with that demuxer only. FFmpeg's own guess would also
-accept play lists and concatenation scripts, and those can name any other file or address.
+60 fps action camera all come out right at any other rate, and a pause in the stream repeats the frame before it. Where
+the clock jumps by seconds, the picture before the jump ends with its own duration. After a jump back, as in recordings
+joined end to end, the clock goes on from there.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import heapq
+import itertools
+import math
 import os
-import stat
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, ClassVar
@@ -23,12 +25,18 @@ import av
 import av.error
 
 from lawm_lerobot.importing.fitting import PictureMaker
-from lawm_lerobot.importing.footage.base import Footage, Probe, Reading, ShownPicture
+from lawm_lerobot.importing.footage.base import GAP_S, Footage, Probe, Reading, ShownPicture
+from lawm_lerobot.importing.footage.containers import open_video, outline, sniff_container
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
 
 # A frame larger than this is a wrong or hostile claim, not a camera (16K x 16K is 256 megapixels).
 MAX_PIXELS = 16384 * 16384
 MAX_FAILURES = 200  # packets in a row; nothing but garbage follows
+INDEXED = ("mov", "matroska", "avi")  # containers in which a time can be looked up
+BACK_S = 0.5  # frames out of order by less are dropped one by one; more is a clock that starts again
+MAX_UNPROVEN_PACKETS = 2000  # a track that shows no second picture among so many of the file does not move
+# Video of fewer bytes per second than this has a wrong length, more likely than not, and is small enough to be measured.
+MIN_BYTES_PER_S = 2000.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,15 @@ class VideoFile(Footage):
     """A video file of any container and codec that `sniff_container` and FFmpeg know."""
 
     is_stream: ClassVar[bool] = True
+    takes_depth: ClassVar[bool] = False
 
     def probe(self) -> Probe:
         with open_video(self.path) as container:
-            stream = _video_stream(container)
+            track, others = self._choose_track(container)
+            stream = container.streams[track]
+            grey = re.fullmatch(r"gray(9|1\d)[bl]e", str(stream.codec_context.pix_fmt))
+            if grey and not self.takes_depth:
+                raise UnreadableVideoError(Reason.DEPTH, f"grey of {grey[1]} bits")
             width, height = stream.codec_context.width, stream.codec_context.height
             if width and height:
                 _check_size(width, height)
@@ -47,10 +60,9 @@ class VideoFile(Footage):
             errors: list[str] = []
             times: list[Fraction] = []
             frames = 0
-            for frame in _decoded(container, stream, errors):
+            for frame, stamp in _decoded(container, stream, errors):
                 _check_size(frame.width, frame.height)
                 frames += 1
-                stamp = _stamp(frame)
                 if stamp is not None:
                     times.append(Fraction(stamp * frame.time_base))
                 if frames >= 2:
@@ -60,24 +72,106 @@ class VideoFile(Footage):
                 reason = Reason.CANNOT_BE_DECODED if errors else Reason.NO_FRAMES
                 raise UnreadableVideoError(reason, errors[0] if errors else "")
             duration: float | None = None
+            size = os.path.getsize(self.path)
             if stream.duration is not None and stream.duration > 0:
                 duration = float(stream.duration * stream.time_base)
             elif container.duration is not None and container.duration > 0:
                 duration = float(container.duration / av.time_base)
-            return Probe(str(min(times) if times else Fraction(0)), duration)
+            step = _step(stream)
+        claimed = duration
+        if duration is not None and size < duration * MIN_BYTES_PER_S and duration > GAP_S:
+            duration = self._measured_length(track, step)
+        notes = [
+            ["another video track", f"track {number} moves too, and is not the default one"]
+            for number in others
+        ]
+        parts = outline(self.path)
+        if parts.recordings > parts.readable:
+            more = f"{parts.recordings - parts.readable} more in the file, which FFmpeg does not read"
+            notes.append(["joined recordings", more])
+        return Probe(
+            origin=str(min(times) if times else Fraction(0)),
+            duration_s=duration,
+            claimed_s=claimed,
+            track=track,
+            one_piece=sniff_container(self.path) not in INDEXED or (parts.fragments and parts.recordings > 1),
+            notes=notes,
+        )
+
+    def _choose_track(self, container: Any) -> tuple[int, list[int]]:
+        """Number of the track that is shown, the default one among those that move, and of the others that move."""
+        # A cover picture in an audio file is a video stream of one frame; it is not a video.
+        streams = [
+            stream
+            for stream in container.streams.video
+            if "attached_pic" not in str(stream.disposition).lower()
+        ]
+        if not streams:
+            raise UnreadableVideoError(Reason.NO_STREAM, "audio or data only")
+        known = [stream for stream in streams if stream.codec_context is not None]
+        if not known:
+            raise UnreadableVideoError(Reason.UNKNOWN_CODEC)
+        known.sort(key=lambda stream: "default" not in str(stream.disposition).lower())
+        numbers = [stream.index for stream in known]
+        pictures = dict.fromkeys(numbers, 0)
+        if len(numbers) > 1:
+            with open_video(self.path) as again, contextlib.suppress(av.error.FFmpegError, OSError):
+                packets = again.demux([again.streams[number] for number in numbers])
+                for packet in itertools.islice(packets, MAX_UNPROVEN_PACKETS):
+                    pictures[packet.stream.index] += bool(packet.size)
+                    if min(pictures.values()) > 1:
+                        break
+        first, *rest = [number for number in numbers if pictures[number] > 1] or numbers[:1]
+        return first, rest
+
+    def _measured_length(self, track: int, step: float) -> float:
+        """Seconds that the pictures are shown, from the times of the packets: jumps of the clock do not count."""
+        total, usual = 0.0, min(step, GAP_S)
+        last: float | None = None
+        with open_video(self.path) as container, contextlib.suppress(av.error.FFmpegError, OSError):
+            for packet in container.demux(container.streams[track]):
+                if not packet.size:
+                    continue
+                passed = usual
+                if packet.dts is not None:
+                    time = float(packet.dts * packet.time_base)
+                    if last is not None and 0 < time - last <= _longest(step):
+                        passed = usual = time - last
+                    last = time
+                total += passed
+        return total
+
+    def ends_early(self, probe: Probe) -> bool:
+        """True unless every picture of the index was there, another track goes on, or the file has all its parts."""
+        if probe.track is None or probe.claimed_s is None:
+            return False
+        end, packets = 0.0, 0
+        with open_video(self.path) as container, contextlib.suppress(av.error.FFmpegError, OSError):
+            start = float(Fraction(probe.origin))
+            indexed = container.streams[probe.track].frames
+            for packet in container.demux():
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is None or not packet.size:
+                    continue
+                packets += packet.stream.index == probe.track
+                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base) - start)
+        claims_too_much = 0 < indexed <= packets or outline(self.path).complete
+        return end < probe.claimed_s - 1.0 and not claims_too_much
 
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
         for time, frame, aspect in self._timed_frames(reading.start_s, reading):
-            yield time, partial(maker.from_frame, frame, aspect)
+            yield time, None if frame is None else partial(maker.from_frame, frame, aspect)
 
     def _timed_frames(self, start_s: float, reading: Reading) -> Iterator[tuple[float, Any, Fraction]]:
         """Decode the frames that are shown from `start_s` on, after the one already shown then.
 
-        Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time.
+        Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time. None in
+        its place is a cut.
         """
-        reading.errors = []
+        reading.errors, reading.jumps = [], []
         with open_video(self.path) as container:
-            stream = _video_stream(container)
+            track = reading.track if reading.track is not None else self._choose_track(container)[0]
+            stream = container.streams[track]
             stream.thread_type = "NONE"  # parallel over files, not within one; a thread's queue holds frames
             if start_s > 1.0:
                 try:
@@ -89,86 +183,83 @@ class VideoFile(Footage):
             aspect = stream.sample_aspect_ratio or Fraction(1)
             if not 0.1 < aspect < 10:
                 aspect = Fraction(1)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            step = float(1 / rate) if rate > 0 else 0.04
+            step = _step(stream)
+            longest, usual = _longest(step), min(step, GAP_S)
             ticks = Fraction(stream.time_base)
             shift = round(reading.origin / ticks)
-            last = -1.0
+            last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
-            for frame in _decoded(container, stream, reading.errors):
-                stamp = _stamp(frame)
-                # Whole ticks are exact in floating point; the division is the only rounding.
-                time = (
-                    (stamp - shift) * ticks.numerator / ticks.denominator
-                    if stamp is not None
-                    else max(0.0, last + step)
-                )
+            for frame, stamp in _decoded(container, stream, reading.errors):
+                if stamp is None:
+                    time = max(0.0, last + step)
+                else:
+                    # Whole ticks are exact in floating point; the division is the only rounding.
+                    time = (stamp - shift) * ticks.numerator / ticks.denominator + joined_s
                 if first and time > start_s + step and start_s > 1.0:
                     # The index was wrong and the seek landed too late: read from the beginning instead.
                     container.close()
                     yield from self._timed_frames(0.0, reading)
                     return
+                if not first and (time - last > longest or last - time > BACK_S):
+                    way, by = ("forward", time - last) if time > last else ("back", last - time)
+                    reading.jumps.append(f"{way} by {by:.2f} s after {last:.2f} s")
+                    yield reading.shown_to_s, None, aspect
+                    if time < last:
+                        joined_s += reading.shown_to_s - time
+                        time = reading.shown_to_s
+                elif time <= last:
+                    continue  # a frame out of order would show an older picture later
+                elif not first:
+                    usual = time - last
                 first = False
-                if time <= last:
-                    continue  # a stream that jumps back would show an older picture later
                 last = time
                 reading.frames += 1
-                reading.shown_to_s = time + (float(frame.duration * ticks) if frame.duration else step)
+                lasts = float(frame.duration * ticks) if frame.duration else step
+                reading.shown_to_s = time + (lasts if lasts <= longest else usual)
                 if reading.end_s is not None and time >= reading.end_s:
                     return
                 yield time, frame, aspect
+            if lasts > longest:
+                reading.jumps.append(f"the last picture stands for {lasts:.2f} s")
 
 
-def sniff_container(path: str) -> str:
-    """Return the FFmpeg demuxer for the file's first bytes, or raise an `UnreadableVideoError`."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableVideoError(Reason.NOT_A_FILE)
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except PermissionError as error:
-        raise UnreadableVideoError(Reason.NO_PERMISSION) from error
-    except FileNotFoundError as error:
-        raise UnreadableVideoError(Reason.NOT_FOUND) from error
-    except OSError as error:
-        raise UnreadableVideoError(Reason.CANNOT_BE_READ, error_text(error)) from error
-    if not head:
-        raise UnreadableVideoError(Reason.EMPTY)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
-        return "mov"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    raise UnreadableVideoError(Reason.NOT_A_VIDEO, "no mp4, mov, mkv, webm or avi header")
+@dataclass(frozen=True)
+class DatasetVideo(VideoFile):
+    """An episode in a video file of a LeRobotDataset, read as LeRobot does: frame i is the one whose time is nearest to
+    i frames after the episode's start, on the clock of the file itself.
+
+    The times in the table and in the file need not agree to the tick: LeRobot's conversion of older datasets adds up
+    the lengths that the containers claim.
+    """
+
+    first_s: float
+    frame_rate: float
+
+    takes_depth: ClassVar[bool] = True
+
+    def probe(self) -> Probe:
+        return replace(super().probe(), origin="0", notes=[])
+
+    def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
+        last = -math.inf
+        # A frame of the episode may carry a time just before it.
+        for time, frame, aspect in self._timed_frames(reading.start_s - 1 / self.frame_rate, reading):
+            number = round((time - self.first_s) * self.frame_rate)
+            if number > last:
+                last = number
+                picture = None if frame is None else partial(maker.from_frame, frame, aspect)
+                yield self.first_s + number / self.frame_rate, picture
 
 
-def open_video(path: str) -> Any:
-    """Open `path` with the demuxer its bytes call for, local files only. The caller closes it."""
-    demuxer = sniff_container(path)
-    # PyAV encodes names as UTF-8; a name that is not UTF-8 is passed as an open file instead.
-    try:
-        path.encode("utf-8")
-        target: Any = os.path.abspath(path)
-    except UnicodeEncodeError:
-        target = io.FileIO(path)
-    try:
-        return av.open(target, format=demuxer, options={"protocol_whitelist": "file,crypto,data"})
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideoError(Reason.CANNOT_BE_OPENED, error_text(error)) from error
+def _step(stream: Any) -> float:
+    """Usual time between two frames."""
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    return float(1 / rate) if rate > 0 else 0.04
 
 
-def _video_stream(container: Any) -> Any:
-    # A cover picture in an audio file is a video stream of one frame; it is not a video.
-    streams = [
-        stream for stream in container.streams.video if "attached_pic" not in str(stream.disposition).lower()
-    ]
-    if not streams:
-        raise UnreadableVideoError(Reason.NO_STREAM, "audio or data only")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise UnreadableVideoError(Reason.UNKNOWN_CODEC)
-    return stream
+def _longest(step: float) -> float:
+    """Longest time that a picture is shown; a time lapse shows each of them long."""
+    return max(GAP_S, 5 * step)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -176,15 +267,25 @@ def _check_size(width: int, height: int) -> None:
         raise UnreadableVideoError(Reason.IMPOSSIBLE_SIZE, f"{width}x{height}")
 
 
-def _stamp(frame: Any) -> int | None:
-    """Presentation time of a decoded frame in ticks of its stream; None if the container gives none."""
-    return frame.pts if frame.pts is not None else frame.dts
+def _undiscarded(packet: Any, stream: Any) -> list[Any]:
+    """Decode a packet that the mp4 demuxer marks as cut away, since the recording before it was at the same times."""
+    copy = av.Packet(bytes(packet))
+    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+    return stream.codec_context.decode(copy)
 
 
-def _decoded(container: Any, stream: Any, errors: list[str]) -> Iterator[Any]:
-    """Decode packet by packet, so that one damaged packet costs its own frames and not the rest of the file."""
+def _decoded(container: Any, stream: Any, errors: list[str]) -> Iterator[tuple[Any, int | None]]:
+    """Decode packet by packet, so that one damaged packet costs its own frames and not the rest of the file.
+
+    Yields frames with their presentation time in ticks of the stream, None if the container gives none. AVI has no such
+    times: its packets are numbered in coding order, so the k-th frame shown has the k-th smallest of the numbers.
+    """
     packets = container.demux(stream)
     failures = 0
+    numbered = container.format.name == "avi"
+    waiting: list[int] = []
+    last: int | None = None
+    joined = False
     while True:
         try:
             packet = next(packets)
@@ -193,17 +294,37 @@ def _decoded(container: Any, stream: Any, errors: list[str]) -> Iterator[Any]:
         except (av.error.FFmpegError, OSError) as error:
             errors.append(error_text(error))
             return
+        if numbered and packet.dts is not None and packet.size:
+            heapq.heappush(waiting, packet.dts)
+        begun: list[Any] = []
+        if packet.dts is not None:
+            if last is not None and (last - packet.dts) * packet.time_base > BACK_S:
+                # A recording that was joined on begins: the decoder gives out the old one and forgets it.
+                with contextlib.suppress(av.error.FFmpegError):
+                    begun = stream.codec_context.decode(None)
+                stream.codec_context.flush_buffers()
+                joined = True
+            last = packet.dts
         try:
-            frames = packet.decode()
+            frames = [
+                *begun,
+                *(_undiscarded(packet, stream) if joined and packet.is_discard else packet.decode()),
+            ]
             failures = 0
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, ValueError) as error:
             errors.append(error_text(error))
+            if numbered and packet.dts in waiting:
+                waiting.remove(packet.dts)
+                heapq.heapify(waiting)
             failures += 1
             if failures >= MAX_FAILURES:
                 return
             continue
         for frame in frames:
+            stamp = frame.pts if frame.pts is not None else frame.dts
+            if waiting:
+                stamp = heapq.heappop(waiting)
             if not frame.is_corrupt:
-                yield frame
+                yield frame, stamp

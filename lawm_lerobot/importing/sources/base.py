@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,25 @@ import numpy as np
 from lawm_lerobot.importing.footage import Footage, VideoFile
 from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment, readable
 
-VIDEO_EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+# Files of these names are video, and listed if they cannot be read; others are if their first bytes say so.
+VIDEO_EXTENSIONS = (
+    *(
+        ".mp4",
+        ".mov",
+        ".mkv",
+        ".avi",
+        ".webm",
+        ".m4v",
+        ".mts",
+        ".m2ts",
+        ".ts",
+        ".3gp",
+        ".3g2",
+        ".wmv",
+        ".asf",
+    ),
+    *(".flv", ".mpg", ".mpeg", ".vob", ".gif", ".ogv", ".mxf", ".insv", ".qt"),
+)
 
 
 @dataclass
@@ -110,12 +129,27 @@ class VideoSource(draccus.ChoiceRegistry, abc.ABC):
         return LeftOut(self.title(), readable(str(path)), reason, detail)
 
 
+def decode_text(data: bytes) -> str:
+    """Text in UTF-8 or UTF-16, with or without a byte order mark; a UnicodeDecodeError for anything else."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    if b"\0" in data[:200]:  # of every two bytes of Latin letters one is zero
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
+    return data.decode("utf-8-sig")
+
+
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV (with a header) or of a JSONL file, as dictionaries."""
+    """Rows of a CSV (with a header) or of a JSONL file, as dictionaries.
+
+    Names of columns are trimmed and in lower case. Columns of a CSV are separated by what its header has most of: commas,
+    semicolons or tabs. Values beyond the header's columns come under the name None.
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode_text(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise ImportSettingsError(f"The caption file {path} cannot be read as UTF-8 text: {error}") from error
+        raise ImportSettingsError(
+            f"The caption file {path} cannot be read as UTF-8 or UTF-16 text: {error}; save it as UTF-8."
+        ) from error
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         rows = []
         for number, line in enumerate(text.split("\n"), 1):
@@ -127,9 +161,19 @@ def read_table(path: Path) -> list[dict[str, Any]]:
                 raise ImportSettingsError(f"Line {number} of {path} is not JSON: {error}.") from error
             if not isinstance(row, dict):
                 raise ImportSettingsError(f"Line {number} of {path} is not a JSON object.")
-            rows.append(row)
+            rows.append(_plain_names(row))
         return rows
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    header = text.split("\n", 1)[0]
+    separator = max(",;\t", key=header.count)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    return [_plain_names(row) for row in table]
+
+
+def _plain_names(row: dict[Any, Any]) -> dict[Any, Any]:
+    plain = {name.strip().casefold() if isinstance(name, str) else name: value for name, value in row.items()}
+    if not plain.get(""):
+        plain.pop("", None)  # a separator at the end of the header
+    return plain
 
 
 def read_json(path: Path) -> Any:
@@ -148,16 +192,22 @@ def find_file(folder: Path, names: list[str], flag: str) -> Path:
     raise ImportSettingsError(f"None of {', '.join(names)} is in {folder}: set {flag}.")
 
 
+def first_file(places: Iterable[Path]) -> Path | None:
+    """The first of these paths that is a file."""
+    return next((place for place in places if place.is_file()), None)
+
+
 def seconds(value: Any) -> float | None:
-    """'12.5', 12.5, '00:01:02.5' or '' -> seconds or None; a ValueError for anything else."""
+    """'12.5', 12.5, '00:01:02.5', '1:02,5' or '' -> seconds or None; a ValueError for anything else."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, str) and ":" in value:
-        total = 0.0
-        for part in value.split(":"):
-            total = total * 60 + float(part)
-    else:
-        total = float(value)
-    if not 0 <= total < float("inf"):
-        raise ValueError(f"{value!r} is not a time")
-    return total
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?|[.,]\d+)", str(value).strip())
+    if parts is None:
+        raise ValueError(f"{value!r} is not a time in seconds or as HH:MM:SS.s")
+    hours, minutes, rest = parts.groups()
+    total = float(rest.replace(",", "."))
+    if (minutes and total >= 60) or (hours and int(minutes) >= 60):
+        raise ValueError(f"{value!r} has more than 59 minutes or seconds")
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + total

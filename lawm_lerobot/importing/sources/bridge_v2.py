@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from lawm_lerobot.importing.sources.base import VideoSource
 @dataclass
 class BridgeV2Source(VideoSource):
     """One segment per trajectory and camera: `.../traj_group*/traj*/images<camera>/im_<n>.jpg`, caption from `lang.txt`.
+
+    A trajectory is a folder with pictures, whatever the folders above it are called.
 
     The pickles beside the pictures (obs_dict.pkl, policy_out.pkl, agent_data.pkl) are never opened: loading a pickle
     runs whatever code it holds.
@@ -39,7 +42,9 @@ class BridgeV2Source(VideoSource):
         for folder, names, _ in os.walk(root, followlinks=False):
             names.sort(key=lambda name: (len(name), name))  # traj2 before traj10
             trajectory = Path(folder)
-            if not trajectory.name.startswith("traj") or trajectory.name.startswith("traj_group"):
+            pictures_below = [name for name in names if re.fullmatch(r"images\d+", name)]
+            empty = re.fullmatch(r"traj\d+", trajectory.name) and all("images" in name for name in names)
+            if not pictures_below and not empty:
                 continue
             names[:] = []  # nothing below a trajectory is another one
             found = True

@@ -10,7 +10,13 @@ from typing import Any, ClassVar
 
 from lawm_lerobot.importing.reasons import Reason
 from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment
-from lawm_lerobot.importing.sources.base import VideoSource, find_file, read_json
+from lawm_lerobot.importing.sources.base import (
+    VIDEO_EXTENSIONS,
+    VideoSource,
+    find_file,
+    first_file,
+    read_json,
+)
 
 VERSIONS = ("", "v2/", "v1/", "v2_1/")
 VIDEO_FOLDERS = ("full_scale", "video_540ss", "clips")
@@ -57,8 +63,8 @@ class Ego4DSource(VideoSource):
         if not re.fullmatch(r"[A-Za-z0-9-]+", uid):  # the id becomes a file name
             yield self.left_out(uid, Reason.NOT_AN_ID, "in ego4d.json")
             return
-        places = [f"{version}{folder}/{uid}.mp4" for version in VERSIONS for folder in VIDEO_FOLDERS]
-        path = next((root / place for place in places if (root / place).is_file()), None)
+        places = [root / version / folder for version in VERSIONS for folder in VIDEO_FOLDERS]
+        path = first_file(place / f"{uid}{extension}" for place in places for extension in VIDEO_EXTENSIONS)
         if path is None:
             yield self.left_out(f"{uid}.mp4", "named in the manifest but not there")
             return

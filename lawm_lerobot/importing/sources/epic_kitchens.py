@@ -9,7 +9,14 @@ from typing import ClassVar
 
 from lawm_lerobot.importing.reasons import Reason
 from lawm_lerobot.importing.segments import LeftOut, Segment
-from lawm_lerobot.importing.sources.base import VideoSource, find_file, read_table, seconds
+from lawm_lerobot.importing.sources.base import (
+    VIDEO_EXTENSIONS,
+    VideoSource,
+    find_file,
+    first_file,
+    read_table,
+    seconds,
+)
 
 
 @VideoSource.register_subclass("epic_kitchens")
@@ -50,9 +57,9 @@ class EpicKitchensSource(VideoSource):
             f"{above}{participant}/{folder}{video}{extension}"
             for above in ("", "EPIC-KITCHENS/")
             for folder in ("videos/", "")
-            for extension in (".MP4", ".mp4")
+            for extension in (".MP4", *VIDEO_EXTENSIONS)
         ]
-        path = next((root / place for place in places if (root / place).is_file()), None)
+        path = first_file(root / place for place in places)
         if path is None:
             return self.left_out(places[0], "named in the annotations but not there", entry)
         try:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lawm_lerobot.importing.footage import ParquetPictures, VideoFile
+from lawm_lerobot.importing.footage import DatasetVideo, ParquetPictures
 from lawm_lerobot.importing.reasons import Reason
 from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment, readable
 from lawm_lerobot.importing.sources.base import VideoSource
@@ -31,7 +31,7 @@ class LeRobotSource(VideoSource):
         path: Folder of the dataset; without it, `repo_id` is looked up locally and then on the Hub.
         repo_id: Name of the dataset.
         revision: Revision on the Hub.
-        cameras: Image features to import, e.g. [observation.images.top]; empty takes all of them.
+        cameras: Image features to import, e.g. [observation.images.top]; empty takes all but depth maps.
         episodes: Numbers of the episodes to import; empty takes all of them.
         keep_actions: Keep `action` as labels. Sources of a mixture may differ in them or have none, see docs/labels.md.
         keep_state: Keep `observation.state`. Every source of a mixture must then have one of the same shape.
@@ -59,7 +59,14 @@ class LeRobotSource(VideoSource):
 
     def segments(self) -> Iterator[Segment | LeftOut]:
         meta = self._meta()
-        cameras = self.cameras or list(meta.camera_keys)
+        depth = [key for key in meta.camera_keys if key in meta.depth_keys or "depth" in key.lower()]
+        cameras = self.cameras or [key for key in meta.camera_keys if key not in depth]
+        if not cameras and depth:
+            raise ImportSettingsError(
+                f"{self.title()} has depth cameras only ({', '.join(depth)}): name those to import in --source.cameras."
+            )
+        for key in depth if not self.cameras else ():
+            yield self.left_out(key, "a depth camera", f"--source.cameras=[{key}] imports it")
         for camera in cameras:
             if camera not in meta.camera_keys:
                 raise ImportSettingsError(
@@ -98,7 +105,8 @@ class LeRobotSource(VideoSource):
         if is_video:
             start = float(episode[f"videos/{camera}/from_timestamp"])
             end = start + int(episode["length"]) / meta.fps
-            return Segment(VideoFile(str(path)), start_s=start, end_s=end, **fields)
+            footage = DatasetVideo(str(path), start, float(meta.fps))
+            return Segment(footage, start_s=start, end_s=end, **fields)
         file_start = self._file_starts[episode["data/chunk_index"], episode["data/file_index"]]
         from_row = int(episode["dataset_from_index"]) - file_start
         to_row = from_row + int(episode["length"])

@@ -9,7 +9,13 @@ from typing import ClassVar
 
 from lawm_lerobot.importing.reasons import Reason
 from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment
-from lawm_lerobot.importing.sources.base import VideoSource, find_file, read_json
+from lawm_lerobot.importing.sources.base import (
+    VIDEO_EXTENSIONS,
+    VideoSource,
+    find_file,
+    first_file,
+    read_json,
+)
 
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", ".")
 SPLITS = ("train", "validation", "test")
@@ -18,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 @VideoSource.register_subclass("something_something_v2")
 @dataclass
 class SomethingSomethingV2Source(VideoSource):
-    """<id>.webm and, per split, a JSON list of {id, label, template, placeholders}; the test split has only ids.
+    """<id>.webm, or <id>.mp4 and so on, and, per split, a JSON list of {id, label, template, placeholders}; the test split has only ids.
 
     `path` holds `20bn-something-something-v2/<id>.webm` and either `labels/<split>.json` or
     `something-something-v2-<split>.json`, as the dataset is handed out.
@@ -56,9 +62,9 @@ class SomethingSomethingV2Source(VideoSource):
         number = str(entry.get("id", ""))
         if not number.isdigit():  # the id becomes a file name
             return self.left_out(number, Reason.NOT_AN_ID, f"in the labels of {split}")
-        path = videos / f"{number}.webm"
-        if not path.is_file():
-            return self.left_out(path.name, "named in the labels but not there", split)
+        path = first_file(videos / f"{number}{extension}" for extension in (".webm", *VIDEO_EXTENSIONS))
+        if path is None:
+            return self.left_out(f"{number}.webm", "named in the labels but not there", split)
         template = str(entry.get("template", "")).replace("[", "").replace("]", "")
         text = str(entry.get("label", "")) if self.caption == "label" else template
         if not text:

@@ -1,0 +1,137 @@
+"""Opening a video file safely.
+
+The container is recognised by its first bytes and opened with that demuxer only. FFmpeg's own guess would also accept
+play lists and concatenation scripts, and those can name any other file or address.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+
+from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
+
+# FFmpeg's demuxer, and the place and the bytes by which a file is known to need it.
+MARKS: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
+    ("mov", 4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
+    ("matroska", 0, (b"\x1a\x45\xdf\xa3",)),
+    ("avi", 0, (b"RIFF",)),
+    ("asf", 0, (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",)),
+    ("flv", 0, (b"FLV\x01",)),
+    ("mpeg", 0, (b"\x00\x00\x01\xba",)),
+    ("mpegvideo", 0, (b"\x00\x00\x01\xb3",)),
+    ("gif", 0, (b"GIF87a", b"GIF89a")),
+    ("ogg", 0, (b"OggS",)),
+    ("ivf", 0, (b"DKIF",)),
+    ("mxf", 0, (b"\x06\x0e\x2b\x34",)),
+    ("rm", 0, (b".RMF",)),
+    ("yuv4mpegpipe", 0, (b"YUV4MPEG2",)),
+)
+# Not for the streams: FFmpeg finds some only after it has read on, for which PyAV has made no room.
+LOCAL_FILES = {"protocol_whitelist": "file,crypto,data"}
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+MAX_PARTS = 100_000  # of an mp4 file that are looked at
+
+
+def sniff_container(path: str) -> str:
+    """Return the FFmpeg demuxer for the file's first bytes, or raise an `UnreadableVideoError`."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UnreadableVideoError(Reason.NOT_A_FILE)
+        with open(path, "rb") as file:
+            head = file.read(5 * 192)
+    except PermissionError as error:
+        raise UnreadableVideoError(Reason.NO_PERMISSION) from error
+    except FileNotFoundError as error:
+        raise UnreadableVideoError(Reason.NOT_FOUND) from error
+    except OSError as error:
+        raise UnreadableVideoError(Reason.CANNOT_BE_READ, error_text(error)) from error
+    if not head:
+        raise UnreadableVideoError(Reason.EMPTY)
+    for demuxer, at, marks in MARKS:
+        if head[at:].startswith(marks) and (demuxer != "avi" or head[8:12] == b"AVI "):
+            return demuxer
+    # Packets of 188 bytes, in .m2ts and .mts with four more in front of each.
+    for size, at in ((188, 0), (192, 4)):
+        packets = head[at::size]
+        if len(packets) > 2 and not packets.strip(b"G"):
+            return "mpegts"
+    raise UnreadableVideoError(Reason.NOT_A_VIDEO, "the first bytes are of no container of video")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The outermost parts of a file.
+
+    Args:
+        recordings: Number of recordings, each with a header of its own; 0 in containers that are not looked into.
+        readable: Number of those that FFmpeg reads.
+        fragments: True for an mp4 in fragments, which are read one after the other.
+        complete: True if the file is as long as its parts say.
+    """
+
+    recordings: int
+    readable: int
+    fragments: bool
+    complete: bool
+
+
+def outline(path: str) -> Outline:
+    """Read the outermost parts of an mp4, mov, mkv or webm file."""
+    container = sniff_container(path)
+    found: collections.Counter[bytes] = collections.Counter()
+    place, end = 0, os.path.getsize(path)
+    with open(path, "rb") as file:
+        while place < end and found.total() < MAX_PARTS:
+            file.seek(place)
+            name, size = (_box if container == "mov" else _element)(file.read(16))
+            if not size or (container != "mov" and name not in (EBML, SEGMENT)):
+                break
+            found[name] += 1
+            place += size
+        file.seek(-min(end, 4096), os.SEEK_END)
+        tail = file.read()
+    # A download that was broken off may have its full size, with nothing but zeros from somewhere on.
+    complete = place == end and any(tail)
+    if container == "mov":
+        fragments = bool(found[b"moof"])
+        return Outline(found[b"moov"], found[b"moov"] if fragments else 1, fragments, complete)
+    return Outline(found[EBML], 2, False, complete)
+
+
+def _box(head: bytes) -> tuple[bytes, int]:
+    """Name and size of a part of an mp4 file; size 0 if it cannot be told."""
+    size = int.from_bytes(head[:4])
+    if size == 1:
+        size = int.from_bytes(head[8:16])
+    return head[4:8], size if size >= 8 else 0
+
+
+def _element(head: bytes) -> tuple[bytes, int]:
+    """Name and size of a part of an mkv file; size 0 if it cannot be told."""
+    more = 8 - head[4].bit_length() if len(head) > 12 else 8  # leading zeros say how many bytes the size has
+    unknown = (1 << 7 * (more + 1)) - 1
+    size = int.from_bytes(head[4 : 5 + more]) & unknown
+    return head[:4], 5 + more + size if more < 8 and size != unknown else 0
+
+
+def open_video(path: str) -> Any:
+    """Open `path` with the demuxer its bytes call for, local files only. The caller closes it."""
+    demuxer = sniff_container(path)
+    # PyAV encodes names as UTF-8; a name that is not UTF-8 is passed as an open file instead.
+    try:
+        path.encode("utf-8")
+        target: Any = os.path.abspath(path)
+    except UnicodeEncodeError:
+        target = io.FileIO(path)
+    try:
+        return av.open(target, format=demuxer, container_options=LOCAL_FILES)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideoError(Reason.CANNOT_BE_OPENED, error_text(error)) from error
