@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -10,6 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+# The lock of a folder that is being written; free when its process has ended.
+IN_USE = ".in_use"
 
 
 class LockedError(RuntimeError):
@@ -19,6 +23,8 @@ class LockedError(RuntimeError):
 @contextlib.contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
     """A folder that gets its name when everything in it is written, or leaves nothing behind.
+
+    What an earlier process left of the same target, because it was killed, is removed first.
 
     Args:
         target: The folder to make. It may exist if it is empty.
@@ -31,13 +37,20 @@ def written_aside(target: Path) -> Iterator[Path]:
         OSError: If ``target`` exists and is not empty.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}-*"):
+        if (left / IN_USE).is_file():
+            with contextlib.suppress(LockedError):
+                with locked(left / IN_USE):  # Its process lives no more.
+                    pass
+                shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        unfinished = aside / target.name
-        yield unfinished
-        if target.exists():
-            target.rmdir()  # It is empty; replace() would refuse it on some systems.
-        unfinished.replace(target)
+        with locked(aside / IN_USE):
+            unfinished = aside / target.name
+            yield unfinished
+            if target.exists():
+                target.rmdir()  # It is empty; replace() would refuse it on some systems.
+            unfinished.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
