@@ -54,6 +54,7 @@ class InspectConfig:
         clips: The number of clips, spaced evenly over the dataset.
         seed: The seed of the shuffles, of the baselines with random weights, and of the probes' splits.
         display: ``rerun`` opens the Rerun viewer besides.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's, as LeRobot's ``--tolerance_s``.
     """
 
     dataset: InspectedDataset
@@ -62,6 +63,7 @@ class InspectConfig:
     clips: int = 256
     seed: int = 0
     display: str | None = None
+    tolerance_s: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.clips < 2:
@@ -99,7 +101,7 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
     policy, preprocessor = load_pretraining_checkpoint(_existing(path), overrides)
     repo_id, root = config.dataset.repo_id, config.dataset.root
     warnings = check_fit(policy, _metadata(config.dataset), repo_id)
-    dataset = open_clips(policy.config, repo_id, root)
+    dataset = open_clips(policy.config, repo_id, root, config.tolerance_s)
     sample = take_sample(policy, preprocessor, dataset, config.clips, config.seed)
     if len(sample.frames) < config.clips:
         warnings.append(
