@@ -24,23 +24,15 @@ class LockedError(RuntimeError):
 def written_aside(target: Path) -> Iterator[Path]:
     """A folder that gets its name when everything in it is written, or leaves nothing behind.
 
-    What an earlier process left of the same target, because it was killed, is removed first.
-
-    Args:
-        target: The folder to make. It may exist if it is empty.
-
-    Yields:
-        A path that does not exist yet, to be made and filled; its parent is removed in the end, so that further
-        unfinished folders may stand beside it.
-
-    Raises:
-        OSError: If ``target`` exists and is not empty.
+    Yields a path that does not exist yet, to be made and filled; its parent is removed in the end, so that further
+    unfinished folders may stand beside it. ``target`` may exist if it is empty; otherwise an OSError is raised.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A process that was killed could not remove what it had left of this target.
     for left in target.parent.glob(f".{glob.escape(target.name)}-*"):
         if (left / IN_USE).is_file():
-            with contextlib.suppress(LockedError):
-                with locked(left / IN_USE):  # Its process lives no more.
+            with contextlib.suppress(LockedError, OSError):
+                with locked(left / IN_USE):
                     pass
                 shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

@@ -11,6 +11,7 @@ import lerobot
 from draccus.utils import ParsingError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.video_utils import FrameTimestampError
 
 import lawm_lerobot
 from lawm_lerobot.files import written_aside
@@ -102,7 +103,13 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
     repo_id, root = config.dataset.repo_id, config.dataset.root
     warnings = check_fit(policy, _metadata(config.dataset), repo_id)
     dataset = open_clips(policy.config, repo_id, root, config.tolerance_s)
-    sample = take_sample(policy, preprocessor, dataset, config.clips, config.seed)
+    try:
+        sample = take_sample(policy, preprocessor, dataset, config.clips, config.seed)
+    except FrameTimestampError as error:
+        raise ValueError(
+            f"Pictures of {repo_id} are not within {config.tolerance_s} s of their frames' times, as they are expected "
+            "to be: raise --tolerance_s."
+        ) from error
     if len(sample.frames) < config.clips:
         warnings.append(
             f"The dataset has {len(sample.frames)} whole clips, fewer than the {config.clips} asked for."

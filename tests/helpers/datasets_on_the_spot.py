@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets import language
@@ -111,4 +112,15 @@ def add_language(root: Path) -> Path:
     info = json.loads((root / "meta" / "info.json").read_text())
     info["features"].update(json.loads(json.dumps(language.language_feature_info())))
     (root / "meta" / "info.json").write_text(json.dumps(info))
+    return root
+
+
+def delay_pictures(root: Path, seconds: float) -> Path:
+    """Let every picture of a dataset come a little later than its frame, as in a recording without a common clock."""
+    (file,) = root.glob("meta/episodes/*/*.parquet")
+    table = pq.read_table(file)
+    for index, name in enumerate(table.column_names):
+        if name.startswith("videos/") and name.endswith("/from_timestamp"):
+            table = table.set_column(index, name, pc.add(table[name], seconds))
+    pq.write_table(table, file)
     return root

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from draccus.utils import ParsingError
-from helpers.datasets_on_the_spot import FPS, change_column, make_dataset
+from helpers.datasets_on_the_spot import FPS, change_column, delay_pictures, make_dataset
 from helpers.toy_policy import pretraining_loss
 from helpers.training import DETERMINISTIC, assert_same_tensors, finetune, pretrain, resume
 from lerobot.configs import FeatureType, PolicyFeature
@@ -30,7 +29,6 @@ from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.method.objective import LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, ActionTargets, LabelBatch
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
-from lawm_lerobot.policies.common.clip_batches import open_clips
 from lawm_lerobot.policies.common.demonstration_views import policy_views
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 from lawm_lerobot.scripts.lawm_import_videos import main as import_videos
@@ -397,19 +395,10 @@ def test_episodes_of_pictures_and_of_video_are_read_alike(datasets, tmp_path):
 
 
 def test_pictures_beside_their_frames_times_are_read_within_the_tolerance(datasets, tmp_path):
-    late = shutil.copytree(datasets["demos"], tmp_path / "late")
-    (file,) = late.glob("meta/episodes/*/*.parquet")
-    episodes = pd.read_parquet(file)
-    episodes[f"videos/{CAMERA}/from_timestamp"] += 0.004
-    episodes.to_parquet(file)
+    late = delay_pictures(shutil.copytree(datasets["demos"], tmp_path / "late"), 0.004)
     with pytest.raises(ValueError, match="not within 0.0001 s.*--policy.labels.tolerance_s"):
         load_demonstrations(demonstrations(late))
     found = load_demonstrations(demonstrations(late, tolerance_s=0.01))
     assert torch.equal(found.frames, load_demonstrations(demonstrations(datasets["demos"])).frames)
     with pytest.raises(ValueError, match="raise --tolerance_s"):
         EpisodeReader("test/late", late).frames(1, CAMERA)
-    config = make_config(LabelsConfig())
-    config.dataset_fps = FPS
-    with pytest.raises(ValueError, match="tolerance"):
-        open_clips(config, "test/late", late)[0]
-    assert open_clips(config, "test/late", late, 0.01)[0][CAMERA].shape == (HORIZON + 1, 3, SIZE, SIZE)
