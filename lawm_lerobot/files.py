@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -10,6 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+# The lock of a folder that is being written; free when its process has ended.
+IN_USE = ".in_use"
 
 
 class LockedError(RuntimeError):
@@ -24,13 +28,21 @@ def written_aside(target: Path) -> Iterator[Path]:
     unfinished folders may stand beside it. ``target`` may exist if it is empty; otherwise an OSError is raised.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A process that was killed could not remove what it had left of this target.
+    for left in target.parent.glob(f".{glob.escape(target.name)}-*"):
+        if (left / IN_USE).is_file():
+            with contextlib.suppress(LockedError, OSError):
+                with locked(left / IN_USE):
+                    pass
+                shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        unfinished = aside / target.name
-        yield unfinished
-        if target.exists():
-            target.rmdir()  # It is empty; replace() would refuse it on some systems.
-        unfinished.replace(target)
+        with locked(aside / IN_USE):
+            unfinished = aside / target.name
+            yield unfinished
+            if target.exists():
+                target.rmdir()  # It is empty; replace() would refuse it on some systems.
+            unfinished.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -23,6 +23,33 @@ def test_a_folder_gets_its_name_at_the_end(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+KILLED = """
+import os, pathlib, signal, sys
+from lawm_lerobot.files import written_aside
+with written_aside(pathlib.Path(sys.argv[1])) as unfinished:
+    unfinished.mkdir()
+    (unfinished / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_run_clears_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "folder"], check=False)
+    (left,) = tmp_path.iterdir()
+    assert (left / "folder" / "half").exists()
+    (tmp_path / ".folder-notes").mkdir()
+    with written_aside(tmp_path / "folder") as unfinished:
+        unfinished.mkdir()
+        assert not left.exists()
+        with written_aside(tmp_path / "folder") as other:  # of a run that is still at work
+            assert unfinished.exists() and unfinished.parent != other.parent
+            other.mkdir()
+            (other / "first").touch()
+        assert (tmp_path / "folder" / "first").exists()
+        (tmp_path / "folder" / "first").unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".folder-notes", "folder"]
+
+
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), written_aside(tmp_path / "folder") as unfinished:
         unfinished.mkdir()

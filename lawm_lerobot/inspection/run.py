@@ -9,6 +9,7 @@ import lerobot
 from draccus.utils import ParsingError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.video_utils import FrameTimestampError
 
 import lawm_lerobot
 from lawm_lerobot.files import written_aside
@@ -49,6 +50,7 @@ class InspectConfig:
         clips: The number of clips, spaced evenly over the dataset.
         seed: The seed of the shuffles, of the baselines with random weights, and of the probes' splits.
         display: ``rerun`` opens the Rerun viewer besides.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's, as LeRobot's ``--tolerance_s``.
     """
 
     dataset: InspectedDataset
@@ -57,6 +59,7 @@ class InspectConfig:
     clips: int = 256
     seed: int = 0
     display: str | None = None
+    tolerance_s: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.clips < 2:
@@ -88,8 +91,14 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
     policy, preprocessor = load_pretraining_checkpoint(_existing(path), overrides)
     repo_id, root = config.dataset.repo_id, config.dataset.root
     warnings = check_fit(policy, _metadata(config.dataset), repo_id)
-    dataset = open_clips(policy.config, repo_id, root)
-    sample = take_sample(policy, preprocessor, dataset, config.clips, config.seed)
+    dataset = open_clips(policy.config, repo_id, root, config.tolerance_s)
+    try:
+        sample = take_sample(policy, preprocessor, dataset, config.clips, config.seed)
+    except FrameTimestampError as error:
+        raise ValueError(
+            f"Pictures of {repo_id} are not within {config.tolerance_s} s of their frames' times, as they are expected "
+            "to be: raise --tolerance_s."
+        ) from error
     if len(sample.frames) < config.clips:
         warnings.append(
             f"The dataset has {len(sample.frames)} whole clips, fewer than the {config.clips} asked for."

@@ -102,6 +102,7 @@ class LabelActionsConfig:
         folds: Groups of demonstrations that are held out in turn.
         seed: Seed of folds, bootstraps and the inverse model.
         device: The device of the networks; None takes the best there is.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's, in both datasets.
     """
 
     dataset: RecordingsConfig = field(default_factory=RecordingsConfig)
@@ -117,6 +118,7 @@ class LabelActionsConfig:
     folds: int = 4
     seed: int = 0
     device: str | None = None
+    tolerance_s: float = 1e-4
 
     @classmethod
     def __get_path_fields__(cls) -> list[str]:
@@ -144,6 +146,7 @@ class LabelActionsConfig:
         for name, fits, expected in (
             ("min_confidence", 0 <= self.min_confidence <= 1, "from 0 to 1"),
             ("folds", self.folds >= 2, "at least 2"),
+            ("tolerance_s", self.tolerance_s > 0, "seconds above 0"),
             ("image_size", self.image_size in IMAGE_SIZES, f"one of {', '.join(map(str, IMAGE_SIZES))}"),
         ):
             if not fits:

@@ -1,26 +1,28 @@
-"""A copy of an unlabelled dataset with decoded actions, by LeRobot's own dataset tools; videos are copied, never decoded.
+"""A copy of an unlabelled dataset with decoded actions; its videos are copied, never decoded.
 
-What the tools leave undone is done here: they add features without statistics, and can only drop an episode by
-re-encoding the video that it shares with others. Here a dropped episode's pictures stay in a shared file, unused.
+Tables stay Arrow's from one file to the other: LeRobot's language columns, lists of records, do not survive pandas, and so
+LeRobot's own tools either. Those also add features without statistics, and can only drop an episode by re-encoding the
+video that it shares with others. Here a dropped episode's pictures stay in a shared file, unused.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
-from lerobot.datasets.dataset_tools import modify_features
+from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.datasets.io_utils import load_info, load_stats, write_info, write_stats
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.utils import DEFAULT_TASKS_PATH
 from lerobot.utils.constants import ACTION
 
 from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance, write_provenance
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 CONFIDENCE = "action_confidence"
 CONFIDENCE_FEATURE = {"dtype": "float32", "shape": (1,), "names": None}
 
+Statistics = dict[str, dict[str, np.ndarray]]  # by feature and by name
+
 
 @dataclass
 class _KeptEpisode:
@@ -40,12 +44,12 @@ class _KeptEpisode:
     Args:
         first: The dataset index of its first frame.
         end: The dataset index after its last frame.
-        statistics: Statistics of the features that were added, by feature and by name.
+        statistics: Statistics of the features that were added.
     """
 
     first: int
     end: int
-    statistics: dict[str, dict[str, np.ndarray]]
+    statistics: Statistics
 
 
 def write_labelled_dataset(
@@ -71,8 +75,10 @@ def write_labelled_dataset(
         copy_with(corpus.dataset, actions, decoded.kept, [], robot_type, root)
         return
     dropped, demos_dropped = features_to_drop(corpus.features, demos.features)
-    for key in (*dropped, *demos_dropped):
-        logger.warning(f"{key} is in one of the two datasets only, so the merged one does without it.")
+    for key in sorted({*dropped, *demos_dropped}):
+        in_both = key in dropped and key in demos_dropped
+        reason = "cannot be merged by LeRobot" if in_both else "is in one of the two datasets only"
+        logger.warning(f"{key} {reason}, so the merged one does without it.")
     parts = [root.with_name(f"{root.name}.{part}") for part in ("corpus", "demonstrations")]
     copy_with(corpus.dataset, actions, decoded.kept, dropped, robot_type, parts[0])
     certain = {CONFIDENCE: (np.ones((demos.meta.total_frames, 1), np.float32), CONFIDENCE_FEATURE)}
@@ -92,126 +98,137 @@ def copy_with(
 
     Args:
         dataset: The dataset, with all of its episodes.
-        added: The values (N,D) of every frame, and the feature, of each feature to add.
+        added: The values (N,D), by dataset index, and the feature, of each feature to add.
         keep: The episodes of the result, in order.
         without: The features to leave out.
         robot_type: The robot whose units the actions are in.
         root: The folder to make.
     """
-    modify_features(
-        dataset,
-        add_features=added,
-        remove_features=list(without) or None,
-        output_dir=root,
-        repo_id=dataset.repo_id,
-    )
-    if (dataset.root / PROVENANCE_PATH).is_file():
-        rows = {row["episode_index"]: row for row in read_provenance(dataset.root)}
-        write_provenance(
-            [{**rows[old], "episode_index": new} for new, old in enumerate(keep) if old in rows], root
-        )
-    info = load_info(root)
-    new_index = {old: new for new, old in enumerate(keep)}
-    kept = _reduce_data(root, new_index, {key: info.features[key] for key in added})
-    every = _reduce_episodes(root, new_index, kept, info.features)
-    if len(keep) == info.total_episodes:
-        old_stats = {key: value for key, value in (load_stats(root) or {}).items() if key in info.features}
-        stats = {**old_stats, **aggregate_stats([episode.statistics for episode in kept.values()])}
-    else:
-        stats = aggregate_stats(every)
+    source, new_index = dataset.root, {old: new for new, old in enumerate(keep)}
+    info = load_info(source)
+    whole = len(keep) == info.total_episodes
+    info.features = {key: ft for key, ft in info.features.items() if key not in without}
+    info.features |= {key: feature for key, (_, feature) in added.items()}
+    kept = _copy_frames(source, root, new_index, added, without, info.features)
+    every = _copy_episodes(source, root, new_index, kept, info.features)
+    if whole:
+        every = [episode.statistics for episode in kept.values()]
+    stats = {**((load_stats(source) or {}) if whole else {}), **aggregate_stats(every)}
     write_stats({key: stats[key] for key in info.features if key in stats}, root)
+    shutil.copy(source / DEFAULT_TASKS_PATH, root / DEFAULT_TASKS_PATH)
+    if (source / PROVENANCE_PATH).is_file():
+        rows = {row["episode_index"]: row for row in read_provenance(source)}
+        numbered = [{**rows[old], "episode_index": new} for old, new in new_index.items() if old in rows]
+        write_provenance(numbered, root)
+    for key in set(dataset.meta.video_keys) - set(without):
+        for file in {dataset.meta.get_video_file_path(episode, key) for episode in keep}:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / file, root / file)
     info.total_episodes, info.total_frames = len(keep), max(episode.end for episode in kept.values())
     info.splits = {"train": f"0:{len(keep)}"}
     info.robot_type = robot_type
     write_info(info, root)
-    _remove_unused_videos(root)
 
 
-def _reduce_data(root: Path, new_index: dict[int, int], added: dict[str, dict]) -> dict[int, _KeptEpisode]:
-    """Reduce a dataset's frames, in place, to the episodes in ``new_index``, old number to new.
-
-    Returns those episodes, with the statistics of the features `added`, by their new number.
-    """
+def _copy_frames(
+    source: Path,
+    root: Path,
+    new_index: dict[int, int],
+    added: dict[str, tuple[np.ndarray, dict[str, Any]]],
+    without: Sequence[str],
+    features: dict[str, dict],
+) -> dict[int, _KeptEpisode]:
+    """Copy the frames of the episodes in ``new_index``, old number to new; returns these episodes by new number."""
     kept: dict[int, _KeptEpisode] = {}
+    schema = get_hf_features_from_features(features).arrow_schema
     frames = 0
-    for file in sorted((root / "data").glob("*/*.parquet")):
-        table = pq.read_table(file)
-        schema, rows = table.schema, table.to_pandas()
-        rows = rows[rows["episode_index"].isin(new_index)].copy()
-        if rows.empty:
-            file.unlink()
-            continue
-        rows["episode_index"] = rows["episode_index"].map(new_index)
-        rows["index"] = np.arange(frames, frames + len(rows))
-        for episode, part in rows.groupby("episode_index"):
-            # LeRobot stores, and judges, features of one number as plain columns.
-            values = {key: np.stack(part[key].to_list()) for key in added}
+    for file, table in _tables(source / "data", new_index):
+        table = table.drop_columns([key for key in without if key in table.column_names])
+        old, episodes = np.array(table["index"]), np.array(table["episode_index"])
+        # LeRobot stores, and judges, features of one number as plain columns.
+        values = {
+            key: values[old, 0] if values.shape[1] == 1 else values[old] for key, (values, _) in added.items()
+        }
+        for episode in dict.fromkeys(episodes.tolist()):
+            rows = np.flatnonzero(episodes == episode)
+            found = compute_episode_stats(
+                {key: value[rows] for key, value in values.items()},
+                {key: feature for key, (_, feature) in added.items()},
+            )
             statistics = {
                 # LeRobot's quantiles are of one precision or the other, as an episode's length and values have it;
                 # all episodes stand in one column.
-                key: {name: v.astype(np.float64) if v.dtype.kind == "f" else v for name, v in found.items()}
-                for key, found in compute_episode_stats(values, added).items()
+                key: {name: v.astype(np.float64) if v.dtype.kind == "f" else v for name, v in stats.items()}
+                for key, stats in found.items()
             }
-            first = int(part["index"].iloc[0])
-            kept[int(episode)] = _KeptEpisode(first, first + len(part), statistics)
-        frames += len(rows)
-        pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), file)
+            first = frames + int(rows[0])
+            kept[new_index[episode]] = _KeptEpisode(first, first + len(rows), statistics)
+        columns = {key: value.tolist() for key, value in values.items()}
+        columns["episode_index"] = [new_index[episode] for episode in episodes.tolist()]
+        columns["index"] = list(range(frames, frames + len(table)))
+        for key, column in columns.items():
+            table = _with_column(table, key, column, schema.field(key).type)
+        frames += len(table)
+        _write(table.replace_schema_metadata(schema.metadata), root / file.relative_to(source))
     return kept
 
 
-def _reduce_episodes(
-    root: Path, new_index: dict[int, int], kept: dict[int, _KeptEpisode], features: dict[str, dict]
-) -> list[dict[str, dict[str, np.ndarray]]]:
-    """Reduce a dataset's table of episodes, in place; returns the statistics of those that stay.
-
-    Columns of features that are not among `features` are left out.
-    """
-    every: list[dict[str, dict[str, np.ndarray]]] = []
-    for file in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
-        rows = pd.read_parquet(file)
-        rows = rows[rows["episode_index"].isin(new_index)].copy()
-        if rows.empty:
-            file.unlink()
-            continue
-        rows["episode_index"] = rows["episode_index"].map(new_index)
-        gone = [c for c in rows if c.split("/")[0] in ("stats", "videos") and c.split("/")[1] not in features]
-        rows = rows.drop(columns=gone)
-        episodes = [kept[episode] for episode in rows["episode_index"]]
-        rows["dataset_from_index"] = [episode.first for episode in episodes]
-        rows["dataset_to_index"] = [episode.end for episode in episodes]
+def _copy_episodes(
+    source: Path,
+    root: Path,
+    new_index: dict[int, int],
+    kept: dict[int, _KeptEpisode],
+    features: dict[str, dict],
+) -> list[Statistics]:
+    """Copy the table of episodes for those in ``new_index``; returns the statistics of each."""
+    every: list[Statistics] = []
+    for file, table in _tables(source / "meta" / "episodes", new_index):
+        parts = {name: name.split("/") for name in table.column_names}
+        gone = [c for c, p in parts.items() if p[0] in ("stats", "videos") and p[1] not in features]
+        table = table.drop_columns(gone)
+        numbers = [new_index[old] for old in table["episode_index"].to_pylist()]
+        episodes = [kept[number] for number in numbers]
+        columns: dict[str, list] = {
+            "episode_index": numbers,
+            "dataset_from_index": [episode.first for episode in episodes],
+            "dataset_to_index": [episode.end for episode in episodes],
+        }
         for key, statistics in episodes[0].statistics.items():
             for name in statistics:
-                rows[f"stats/{key}/{name}"] = [episode.statistics[key][name] for episode in episodes]
-        every += [_row_statistics(row) for row in rows.to_dict("records")]
-        rows.to_parquet(file, index=False)
+                columns[f"stats/{key}/{name}"] = [
+                    episode.statistics[key][name].tolist() for episode in episodes
+                ]
+        for name, column in columns.items():
+            table = _with_column(table, name, column)
+        for row in table.select([c for c in table.column_names if c.startswith("stats/")]).to_pylist():
+            found: Statistics = {}
+            for column, value in row.items():
+                _, key, name = column.split("/")
+                found.setdefault(key, {})[name] = np.array(value)  # pictures' come nested, (C,1,1)
+            every.append(found)
+        _write(table.replace_schema_metadata(None), root / file.relative_to(source))
     return every
 
 
-def _row_statistics(row: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """An episode's statistics from its row; pictures' come nested, (C,1,1)."""
-    statistics: dict[str, dict[str, np.ndarray]] = {}
-    for column, value in row.items():
-        if column.startswith("stats/"):
-            _, key, name = column.split("/")
-            nested = np.array(value.tolist() if isinstance(value, np.ndarray) else value)
-            if nested.dtype == object:
-                nested = np.array([np.stack(part).tolist() for part in value], dtype=np.float64)
-            statistics.setdefault(key, {})[name] = nested
-    return statistics
+def _tables(folder: Path, episodes: dict[int, int]) -> Iterator[tuple[Path, pa.Table]]:
+    """The files below a folder that have some of the `episodes`, and their rows of these."""
+    for file in sorted(folder.glob("*/*.parquet")):
+        table = pq.read_table(file)
+        table = table.filter(pa.array(np.isin(table["episode_index"], list(episodes))))
+        if len(table):
+            yield file, table
 
 
-def _remove_unused_videos(root: Path) -> None:
-    episodes = pd.concat(
-        pd.read_parquet(file) for file in sorted((root / "meta" / "episodes").glob("*/*.parquet"))
-    )
-    for folder in (root / "videos").glob("*"):
-        key = f"videos/{folder.name}"
-        if f"{key}/chunk_index" not in episodes:
-            continue
-        used = set(zip(episodes[f"{key}/chunk_index"], episodes[f"{key}/file_index"], strict=True))
-        for file in folder.glob("*/*.mp4"):
-            if (int(file.parent.name.split("-")[1]), int(file.stem.split("-")[1])) not in used:
-                file.unlink()
+def _with_column(table: pa.Table, name: str, values: list, kind: pa.DataType | None = None) -> pa.Table:
+    column = pa.array(values, type=kind)
+    if name not in table.column_names:
+        return table.append_column(name, column)
+    return table.set_column(table.column_names.index(name), name, column.cast(table[name].type))
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file)
 
 
 def merge(repo_id: str, parts: Sequence[Path], root: Path) -> None:

@@ -10,28 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from lawm_lerobot.statistics.ridge import overall_r2, r2_per_dimension
+from lawm_lerobot.statistics.ridge import overall_r2, r2_interval, r2_per_dimension, varies
 
 CONFIDENCE_BINS = 10
+# With fewer demonstrations blocks of time are held out, so that three quarters are left to learn from.
+FEW = 4
+SHORTEST_BLOCK = 8
 
 
 @dataclass
 class Demonstration:
-    """One labelled episode.
+    """One labelled episode, or a block of time of one.
 
     Args:
         frames: (n,C,h,w) uint8 frames.
-        actions: (n,A) float32 true actions.
+        actions: (n,A) float32 true actions, without the dimensions that are the same in all demonstrations.
+        number: The number of the demonstration, from 0.
     """
 
     frames: Tensor
     actions: np.ndarray
+    number: int
 
 
 @dataclass
@@ -60,15 +66,48 @@ class HeldOut:
         true: (N,A) true actions.
         decoded: The decoded actions (N,A).
         episode: (N,) number of the demonstration that a frame belongs to.
+        part: (N,) number of what was held out with the frame: of the demonstration, or of a block of time of it.
     """
 
     true: np.ndarray
     decoded: Decoded
     episode: np.ndarray
+    part: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Sequence[Demonstration], decoded: Decoded) -> HeldOut:
+        """The held-out parts, decoded in order."""
+        return cls(
+            np.concatenate([part.actions for part in parts]),
+            decoded,
+            np.repeat([part.number for part in parts], [len(part.frames) for part in parts]),
+            number_of_each_frame(parts),
+        )
 
     @cached_property
     def r2(self) -> float:
         return overall_r2(self.true, self.decoded.actions)
+
+    @cached_property
+    def r2_interval(self) -> tuple[float, float]:
+        """95% interval of `r2`. Of few parts quarters are drawn: too few draws differ by too little."""
+        pieces = self.part
+        if len(np.unique(self.part)) < 2 * FEW:
+            place = np.concatenate(
+                [np.arange(n) * 4 // n for n in np.unique(self.part, return_counts=True)[1]]
+            )
+            pieces = 4 * self.part + place
+        return r2_interval(self.true, self.decoded.actions, pieces)
+
+    @property
+    def unit(self) -> str:
+        """The name of what is held out in turn."""
+        in_blocks = len(np.unique(self.part)) > len(np.unique(self.episode))
+        return "blocks of time" if in_blocks else "demonstrations"
+
+    def __str__(self) -> str:
+        low, high = self.r2_interval
+        return f"R2 {self.r2:.2f} (95% {low:.2f} to {high:.2f}) on held-out {self.unit}"
 
     @cached_property
     def r2_per_dimension(self) -> np.ndarray:
@@ -78,7 +117,7 @@ class HeldOut:
         """The same for some of the demonstrations."""
         rows = np.isin(self.episode, list(episodes))
         decoded = Decoded(self.decoded.actions[rows], self.decoded.deviation[rows])
-        return HeldOut(self.true[rows], decoded, self.episode[rows])
+        return HeldOut(self.true[rows], decoded, self.episode[rows], self.part[rows])
 
 
 @dataclass
@@ -143,7 +182,8 @@ class Confidence:
     """
 
     def __init__(self, held_out: HeldOut) -> None:
-        error = (held_out.true - held_out.decoded.actions) / action_scale(held_out.true)
+        moving = varies(held_out.true)  # the dimensions that count in R2, and so here
+        error = (held_out.true - held_out.decoded.actions)[:, moving] / held_out.true[:, moving].std(0)
         error = (error**2).mean(1)  # (N,)
         order = np.argsort(held_out.decoded.deviation, kind="stable")
         bins = np.array_split(order, min(CONFIDENCE_BINS, len(order)))
@@ -163,9 +203,28 @@ def action_scale(actions: np.ndarray) -> np.ndarray:
     return np.where(std > 1e-6, std, 1.0)
 
 
-def demonstration_of_each_frame(demonstrations: Sequence[Demonstration]) -> np.ndarray:
-    """(N,) number of the demonstration that a frame belongs to."""
-    return np.repeat(np.arange(len(demonstrations)), [len(demo.frames) for demo in demonstrations])
+def held_out_parts(
+    demonstrations: Sequence[Demonstration], stride: int, folds: int
+) -> tuple[list[Demonstration], int]:
+    """The parts that are held out in turn, and the number of folds that they make.
+
+    These are the demonstrations, or if they are few blocks of time of each, long enough for transitions of `stride`
+    frames: one of two demonstrations would be too little to learn from, and the decoder that both give would look worse
+    than it is.
+    """
+    if len(demonstrations) >= FEW:
+        return list(demonstrations), folds
+    parts = []
+    for demo in demonstrations:
+        count = min(FEW, max(len(demo.frames) // max(SHORTEST_BLOCK, 3 * stride), 1))
+        edges = np.linspace(0, len(demo.frames), count + 1).astype(int)
+        parts += [Demonstration(demo.frames[a:b], demo.actions[a:b], demo.number) for a, b in pairwise(edges)]
+    return parts, max(folds, FEW)
+
+
+def number_of_each_frame(parts: Sequence[Demonstration]) -> np.ndarray:
+    """(N,) number of the part that a frame belongs to, by its position in the sequence."""
+    return np.repeat(np.arange(len(parts)), [len(part.frames) for part in parts])
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from lawm_lerobot.labelling.decoders import (
     FittedDecoder,
     HeldOut,
     action_scale,
-    demonstration_of_each_frame,
+    held_out_parts,
     over_transitions,
 )
 from lawm_lerobot.method.inverse_dynamics import InverseDynamics
@@ -37,17 +37,16 @@ def fit_inverse_model(
     """
     targets = np.concatenate([demo.actions for demo in demonstrations])  # (N,A)
     scale = action_scale(targets)
-    fold_splits = splits(np.arange(len(demonstrations)), folds, seed)
+    parts, folds = held_out_parts(demonstrations, config.stride, folds)
+    fold_splits = splits(np.arange(len(parts)), folds, seed)
     evaluations = max(config.steps // config.eval_freq, 1)
     curves = np.full((len(fold_splits), evaluations), np.inf)  # held-out error per fold and evaluation
     decoded: list[list[dict[int, Decoded]]] = []  # per fold and evaluation, by demonstration
     total = len(fold_splits) * evaluations * config.eval_freq
     with tqdm(total=total, desc="Inverse model", unit="step") as bar:
         for fold, (train, test) in enumerate(fold_splits):
-            trainer = _Trainer(
-                config, [demonstrations[i] for i in np.flatnonzero(train)], device, seed + fold
-            )
-            held_out = {int(i): demonstrations[i] for i in np.flatnonzero(test)}
+            trainer = _Trainer(config, [parts[i] for i in np.flatnonzero(train)], device, seed + fold)
+            held_out = {int(i): parts[i] for i in np.flatnonzero(test)}
             decoded.append(_train_fold(trainer, held_out, scale, curves[fold], bar))
         chosen: dict[int, Decoded] = {}
         for fold in range(len(fold_splits)):
@@ -58,10 +57,8 @@ def fit_inverse_model(
         bar.set_description("Inverse model, all demonstrations")
         final = _Trainer(config, demonstrations, device, seed)
         final.train(steps, bar)
-    in_order = Decoded.concatenate([chosen[i] for i in range(len(demonstrations))])
-    return FittedDecoder(
-        INVERSE_MODEL, final.decode, HeldOut(targets, in_order, demonstration_of_each_frame(demonstrations))
-    )
+    in_order = Decoded.concatenate([chosen[i] for i in range(len(parts))])
+    return FittedDecoder(INVERSE_MODEL, final.decode, HeldOut.of(parts, in_order))
 
 
 class _Trainer:
@@ -73,6 +70,11 @@ class _Trainer:
         self.config, self.device = config, device
         # Episodes too short for one transition can still be decoded, but teach nothing.
         self.demos = [demo for demo in demonstrations if len(demo.frames) > config.stride]
+        if not self.demos:
+            raise ValueError(
+                f"Without those held out, no demonstration has more than {config.stride} frames, one transition of the "
+                "inverse model: lower --inverse_model.stride, or give more demonstrations (--labels.repo_id)."
+            )
         actions = np.concatenate([demo.actions for demo in demonstrations])
         self.mean, self.scale = actions.mean(0), action_scale(actions)
         self.generator = np.random.default_rng(seed)

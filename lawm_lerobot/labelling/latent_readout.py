@@ -19,7 +19,8 @@ from lawm_lerobot.labelling.decoders import (
     FittedDecoder,
     HeldOut,
     action_scale,
-    demonstration_of_each_frame,
+    held_out_parts,
+    number_of_each_frame,
     over_transitions,
 )
 from lawm_lerobot.policies.common.policy import LawmPolicy
@@ -51,28 +52,40 @@ def latent_features(latents: np.ndarray, frames: int, stride: int) -> np.ndarray
 
 
 def fit_latent_readout(
-    demonstrations: Sequence[Demonstration], features: Callable[[Tensor], np.ndarray], folds: int, seed: int
+    demonstrations: Sequence[Demonstration],
+    features: Callable[[Tensor], np.ndarray],
+    stride: int,
+    folds: int,
+    seed: int,
 ) -> FittedDecoder:
     """Fit a ridge from frozen latents to actions; its penalty is cross-validated over episodes.
 
     The ensemble are ridges on bootstrapped episodes. `features` gives the inputs (n,D) of an episode's frames
-    (n,C,h,w) uint8; `folds` are those of the held-out metrics.
+    (n,C,h,w) uint8, from transitions of `stride`; `folds` are those of the held-out metrics.
     """
     bar = tqdm(demonstrations, desc="Latents of the demonstrations", unit="episode")
     inputs = np.concatenate([features(demo.frames) for demo in bar])  # (N,D)
     targets = np.concatenate([demo.actions for demo in demonstrations])  # (N,A)
-    groups = demonstration_of_each_frame(demonstrations)
+    if not np.isfinite(inputs).all():
+        raise ValueError(
+            "The checkpoint's latents of the demonstrations are not finite (NaN or infinite), expected finite numbers: "
+            "its training diverged, so change --policy.path."
+        )
+    parts, folds = held_out_parts(demonstrations, stride, folds)
+    groups, apart = number_of_each_frame(parts), inputs
+    if len(parts) > len(
+        demonstrations
+    ):  # A block's latents come from its own frames, so that no other shows it.
+        apart = np.concatenate([features(part.frames) for part in parts])
     scale = action_scale(targets)
     held_out = Decoded(np.empty(targets.shape), np.empty(len(targets)))
     for train, test in splits(groups, folds, seed):
-        ridges = _ridge_ensemble(inputs[train], targets[train], groups[train], seed)
-        decoded = _decode(ridges, inputs[test], scale)
+        ridges = _ridge_ensemble(apart[train], targets[train], groups[train], seed)
+        decoded = _decode(ridges, apart[test], scale)
         held_out.actions[test], held_out.deviation[test] = decoded.actions, decoded.deviation
     ridges = _ridge_ensemble(inputs, targets, groups, seed)
     return FittedDecoder(
-        READOUT,
-        lambda frames: _decode(ridges, features(frames), scale),
-        HeldOut(targets, held_out, groups),
+        READOUT, lambda frames: _decode(ridges, features(frames), scale), HeldOut.of(parts, held_out)
     )
 
 

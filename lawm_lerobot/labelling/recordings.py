@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 from lerobot.utils.constants import ACTION
 from tqdm import tqdm
 
@@ -12,6 +15,9 @@ from lawm_lerobot.labelling.decoders import Demonstration
 from lawm_lerobot.labels.demonstrations import check_demonstrations, labelled_camera
 from lawm_lerobot.labels.episodes import EpisodeReader
 from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.statistics.ridge import varies
+
+logger = logging.getLogger(__name__)
 
 # Features that LeRobot writes for every dataset.
 DEFAULT_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -37,6 +43,17 @@ class Recordings:
     episodes: list[int]
     image_size: int
 
+    @cached_property
+    def moving(self) -> np.ndarray:
+        """(A,) bool: the dimensions of the action that are not the same in all frames of the demonstrations."""
+        return varies(np.concatenate([self.demos.numbers(episode, ACTION) for episode in self.episodes]))
+
+    def with_still(self, actions: np.ndarray) -> np.ndarray:
+        """(N,moving) -> (N,A): the other dimensions are what they are in the demonstrations, exactly."""
+        whole = np.repeat(self.demos.numbers(self.episodes[0], ACTION)[:1], len(actions), 0)
+        whole[:, self.moving] = actions
+        return whole
+
     def action_names(self) -> list[str]:
         """Names of the action's dimensions, however the dataset writes them."""
         feature = self.demos.features[ACTION]
@@ -52,13 +69,14 @@ class Recordings:
 def open_recordings(config: LabelActionsConfig, policy: LawmPolicy | None) -> Recordings:
     """Open both datasets; raises ValueError if they do not fit each other, the checkpoint or the flags."""
     data, labels = config.dataset, config.labels
-    corpus = EpisodeReader(data.repo_id, data.root, data.revision, flag="--dataset")
+    seconds = config.tolerance_s
+    corpus = EpisodeReader(data.repo_id, data.root, data.revision, flag="--dataset", tolerance_s=seconds)
     if ACTION in corpus.features:
         raise ValueError(
             f"{data.repo_id} has an 'action' already, expected an unlabelled dataset: change "
             "--dataset.repo_id, or remove it with LeRobot's lerobot-edit-dataset."
         )
-    demos = EpisodeReader(labels.repo_id, labels.root, labels.revision, flag="--labels")
+    demos = EpisodeReader(labels.repo_id, labels.root, labels.revision, flag="--labels", tolerance_s=seconds)
     episodes = demos.episodes if labels.episodes is None else sorted(set(labels.episodes))
     if len(episodes) < 2 or not set(episodes) <= set(demos.episodes):
         raise ValueError(
@@ -68,6 +86,7 @@ def open_recordings(config: LabelActionsConfig, policy: LawmPolicy | None) -> Re
     strides = [policy.config.latent_action.stride] if policy is not None else []
     strides += [config.inverse_model.stride] if config.decoder != READOUT else []
     check_demonstrations(demos, corpus.fps, max(strides))
+    demos.check_finite(ACTION, episodes)
     if policy is not None and policy.config.dataset_fps not in (None, corpus.fps):
         raise ValueError(
             f"The checkpoint was pretrained at {policy.config.dataset_fps} frames per second and "
@@ -88,11 +107,26 @@ def open_recordings(config: LabelActionsConfig, policy: LawmPolicy | None) -> Re
 
 
 def read_demonstrations(recordings: Recordings) -> list[Demonstration]:
-    """Frames and true actions of the demonstrations in use."""
-    demos, size = recordings.demos, (recordings.image_size,) * 2
+    """Frames and true actions of the demonstrations in use, without the dimensions that never move."""
+    demos, size, moving = recordings.demos, (recordings.image_size,) * 2, recordings.moving
+    still = [name for name, moves in zip(recordings.action_names(), moving, strict=True) if not moves]
+    if not moving.any():
+        raise ValueError(
+            f"The actions of {demos.dataset.repo_id} are the same in every frame, so there is nothing to decode: "
+            "change --labels.repo_id or --labels.episodes."
+        )
+    if still:
+        logger.warning(
+            f"{', '.join(still)} never moves in the demonstrations, so it is written as it is there."
+        )
+    bar = tqdm(recordings.episodes, desc="Reading the demonstrations", unit="episode")
     return [
-        Demonstration(demos.frames(episode, recordings.demos_camera, size), demos.numbers(episode, ACTION))
-        for episode in tqdm(recordings.episodes, desc="Reading the demonstrations", unit="episode")
+        Demonstration(
+            demos.frames(episode, recordings.demos_camera, size),
+            demos.numbers(episode, ACTION)[:, moving],
+            number,
+        )
+        for number, episode in enumerate(bar)
     ]
 
 
@@ -103,7 +137,8 @@ def features_to_drop(corpus: dict[str, dict], demos: dict[str, dict]) -> tuple[l
     """
     ours = {key: ft for key, ft in corpus.items() if key not in DEFAULT_FEATURES}
     theirs = {key: ft for key, ft in demos.items() if key not in (*DEFAULT_FEATURES, ACTION)}
-    shared = ours.keys() & theirs.keys()
+    # LeRobot's aggregation takes tables through pandas, which language columns do not survive.
+    shared = {key for key in ours.keys() & theirs.keys() if ours[key]["dtype"] != "language"}
     advice = "import one of them again (lawm-import-videos --camera, --size), or leave out --merge=true"
     if not any(ours[key]["dtype"] in ("video", "image") for key in shared):
         raise ValueError(

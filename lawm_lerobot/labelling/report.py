@@ -25,11 +25,12 @@ def write_report(
     folder: Path,
 ) -> None:
     """Write both files into the `folder` of the labelled dataset."""
-    names = recordings.action_names()
+    names, moving = recordings.action_names(), recordings.moving
+    moving_names = [name for name, moves in zip(names, moving, strict=True) if moves]
     chosen = decoders[decoded.decoder]
     report = {
         "decoder": chosen.name,
-        "decoders": {name: _metrics(fitted, names) for name, fitted in decoders.items()},
+        "decoders": {name: _metrics(fitted, names, moving) for name, fitted in decoders.items()},
         "demonstrations": len(recordings.episodes),
         "judged_on": len(np.unique(chosen.held_out.episode)),
         "episodes": len(decoded.kept),
@@ -41,15 +42,23 @@ def write_report(
         "settings": draccus.encode(config) | {"policy": str(checkpoint) if checkpoint else None},
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
-    save_picture(chosen, names, recordings.demos.fps, folder / PICTURE)
+    save_picture(chosen, moving_names, recordings.demos.fps, folder / PICTURE)
 
 
-def _metrics(fitted: FittedDecoder, names: list[str]) -> dict[str, Any]:
-    r2 = {
-        name: None if np.isnan(value) else round(float(value), 4)
-        for name, value in zip(names, fitted.held_out.r2_per_dimension, strict=True)
+def _metrics(fitted: FittedDecoder, names: list[str], moving: np.ndarray) -> dict[str, Any]:
+    """R2 and its uncertainty; None where a dimension is the same in all demonstrations that judge."""
+    held_out, r2 = fitted.held_out, np.full(len(names), np.nan)
+    r2[moving] = held_out.r2_per_dimension
+    return {
+        "held_out": held_out.unit,
+        "held_out_r2": _number(held_out.r2),
+        "held_out_r2_95": [_number(end) for end in held_out.r2_interval],
+        "held_out_r2_per_dimension": dict(zip(names, map(_number, r2), strict=True)),
     }
-    return {"held_out_r2": round(fitted.held_out.r2, 4), "held_out_r2_per_dimension": r2}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def save_picture(fitted: FittedDecoder, names: list[str], fps: int, file: Path, episodes: int = 3) -> None:
@@ -76,11 +85,11 @@ def save_picture(fitted: FittedDecoder, names: list[str], fps: int, file: Path, 
             axis.plot(time, held_out.true[rows, dimension], color="0.55", label="true")
             axis.plot(time, held_out.decoded.actions[rows, dimension], color="tab:blue", label="decoded")
             if dimension == 0:
-                axis.set_title(f"held-out demonstration {shown[episode]}", fontsize=9)
+                axis.set_title(f"demonstration {shown[episode]}", fontsize=9)
             if dimension == len(names) - 1:
                 axis.set_xlabel("s")
         axes[dimension][0].set_ylabel(f"{name}\nR2 {held_out.r2_per_dimension[dimension]:.2f}", fontsize=8)
     axes[0][0].legend(fontsize=8)
-    figure.suptitle(f"Actions told by the {fitted.name} decoder, R2 {held_out.r2:.2f}", fontsize=10)
+    figure.suptitle(f"Actions told by the {fitted.name} decoder, {held_out}", fontsize=10)
     figure.savefig(file, dpi=90)
     plt.close(figure)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from lerobot.utils.constants import HF_LEROBOT_HOME
+from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from lerobot.utils.device_utils import auto_select_torch_device
 from tqdm import tqdm
 
@@ -17,11 +17,16 @@ from lawm_lerobot.labelling.decoders import DecodedCorpus, Demonstration, Fitted
 from lawm_lerobot.labelling.inverse_model import fit_inverse_model
 from lawm_lerobot.labelling.latent_readout import fit_latent_readout, frame_features
 from lawm_lerobot.labelling.recordings import Recordings, open_recordings, read_demonstrations
-from lawm_lerobot.labelling.report import write_report
+from lawm_lerobot.labelling.report import PICTURE, write_report
+from lawm_lerobot.labels.configuration import LabelsConfig
+from lawm_lerobot.labels.demonstrations import digest
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 
 logger = logging.getLogger(__name__)
+
+# A decoder that surely has a lower R2 is of no use.
+USEFUL_R2 = 0.1
 
 
 def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = None) -> Path:
@@ -56,8 +61,8 @@ def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = No
         write_labelled_dataset(recordings, decoded, config.output_repo_id, config.merge, unfinished)
         write_report(config, checkpoint, recordings, decoders, decoded, unfinished)
     logger.info(
-        f"Labelled {len(decoded.kept)} episodes by {chosen.name} (R2 {chosen.held_out.r2:.2f} on held-out "
-        f"demonstrations, mean confidence {decoded.mean_confidence:.2f}); "
+        f"Labelled {len(decoded.kept)} episodes by {chosen.name} ({chosen.held_out}, mean confidence "
+        f"{decoded.mean_confidence:.2f}); "
         f"{len(recordings.corpus.episodes) - len(decoded.kept)} left out below "
         f"--min_confidence={config.min_confidence}. Wrote {root}"
     )
@@ -82,7 +87,9 @@ def fit_decoders(
     decoders: dict[str, FittedDecoder] = {}
     if policy is not None:
         features = frame_features(policy, device)
-        decoders[READOUT] = fit_latent_readout(demonstrations, features, config.folds, config.seed)
+        decoders[READOUT] = fit_latent_readout(
+            demonstrations, features, policy.config.latent_action.stride, config.folds, config.seed
+        )
     if config.decoder != READOUT:
         decoders[INVERSE_MODEL] = fit_inverse_model(
             demonstrations, config.inverse_model, config.folds, config.seed, device
@@ -91,16 +98,16 @@ def fit_decoders(
 
 
 def unseen_demonstrations(recordings: Recordings, policy: LawmPolicy | None) -> list[int]:
-    """Numbers of the demonstrations in use whose actions did not shape the checkpoint's latents."""
-    every = range(len(recordings.episodes))
-    if policy is None:
-        return list(every)
-    used, demos = policy.config.labels, recordings.demos
-    same_place = used.root is None or Path(used.root).resolve() == Path(demos.meta.root).resolve()
-    if used.repo_id is None or used.repo_id != demos.dataset.repo_id or not same_place:
-        return list(every)
-    seen = demos.episodes if used.episodes is None else used.episodes
-    return [i for i in every if recordings.episodes[i] not in seen]
+    """Numbers of the demonstrations in use whose actions did not shape the checkpoint's latents.
+
+    They are known again by their content: a dataset may be copied, renamed or cut. A checkpoint without digests does not
+    say which it has seen.
+    """
+    digests = [digest(recordings.demos.numbers(episode, ACTION)) for episode in recordings.episodes]
+    labels = policy.config.labels if policy is not None else LabelsConfig()
+    if labels.action_dims and not labels.digests:
+        return []
+    return [number for number, name in enumerate(digests) if name not in labels.digests]
 
 
 def judge(
@@ -108,8 +115,8 @@ def judge(
 ) -> tuple[dict[str, FittedDecoder], FittedDecoder]:
     """Judge the decoders on the `unseen` demonstrations, and choose one of them.
 
-    Without any, the read-out cannot win against the inverse model. Raises ValueError if even the chosen one is no
-    better than the mean action.
+    Without any, the read-out cannot win against the inverse model. Raises ValueError if there is evidence that even the
+    chosen one is hardly better than the mean action; little evidence that it is better leads to a warning.
     """
     if unseen:
         decoders = {name: fitted.judged_on(unseen) for name, fitted in decoders.items()}
@@ -119,16 +126,22 @@ def judge(
             "them than it is. To judge it, leave some out of pretraining with --policy.labels.episodes."
         )
     for fitted in decoders.values():
-        logger.info(f"{fitted.name}: R2 {fitted.held_out.r2:.3f} on held-out demonstrations")
+        logger.info(f"{fitted.name}: {fitted.held_out}")
     if unseen or len(decoders) == 1:
         best = max(decoders.values(), key=lambda fitted: fitted.held_out.r2)
     else:
         best = decoders[INVERSE_MODEL]
-    if not best.held_out.r2 > 0:
+    low, high = best.held_out.r2_interval
+    if not high >= USEFUL_R2:
         raise ValueError(
-            f"The best decoder ({best.name}) tells the actions of held-out demonstrations no better than their "
-            f"mean does (R2 {best.held_out.r2:.2f}), so nothing was written: give more demonstrations "
+            f"The best decoder ({best.name}) tells the actions of held-out demonstrations no better than their mean "
+            f"does, or hardly so ({best.held_out}), so nothing was written: give more demonstrations "
             "(--labels.repo_id) or another view (--labels.camera)."
+        )
+    if low <= 0:
+        logger.warning(
+            f"The demonstrations are too few to say that {best.name} is any good: {best.held_out}. Look at "
+            f"{PICTURE} before training on its actions, or give more demonstrations (--labels.repo_id)."
         )
     return decoders, best
 
@@ -136,10 +149,14 @@ def judge(
 def decode_corpus(decoder: FittedDecoder, recordings: Recordings, min_confidence: float) -> DecodedCorpus:
     """Decode every episode of the corpus, and keep those with the confidence asked for, at least one."""
     corpus, size = recordings.corpus, (recordings.image_size,) * 2
-    decoded = [
-        decoder(corpus.frames(episode, recordings.corpus_camera, size))
-        for episode in tqdm(corpus.episodes, desc="Labelling", unit="episode")
-    ]
+    decoded = []
+    for episode in tqdm(corpus.episodes, desc="Labelling", unit="episode"):
+        decoded.append(decoder(corpus.frames(episode, recordings.corpus_camera, size)))
+        if not all(np.isfinite(values).all() for values in decoded[-1]):
+            raise ValueError(
+                f"The {decoder.name} decoder gives numbers that are not finite (NaN or infinite) for episode {episode} "
+                f"of {corpus.dataset.repo_id}: its training diverged, so change --policy.path or --inverse_model.lr."
+            )
     means = [float(confidence.mean()) for _, confidence in decoded]
     kept = [episode for episode, mean in zip(corpus.episodes, means, strict=True) if mean >= min_confidence]
     if not kept:
@@ -148,4 +165,4 @@ def decode_corpus(decoder: FittedDecoder, recordings: Recordings, min_confidence
             f"{max(means):.2f}): lower --min_confidence."
         )
     actions, confidence = (np.concatenate(parts) for parts in zip(*decoded, strict=True))
-    return DecodedCorpus(decoder.name, actions, confidence, means, kept)
+    return DecodedCorpus(decoder.name, recordings.with_still(actions), confidence, means, kept)

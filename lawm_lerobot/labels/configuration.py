@@ -33,8 +33,12 @@ class LabelsConfig:
         seed: Seed of the choice of those episodes.
         weight: Weight of the read-out's loss.
         batch_size: Labelled clips of the second dataset in a training step, beside the corpus's.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's in the second dataset. For the corpus
+            it is LeRobot's own ``--tolerance_s``.
         action_dims: Action dimension of every embodiment the checkpoint can read out: the corpus's, then the second
             dataset's. Written by pretraining, not by hand.
+        digests: A digest of the actions of every episode that shaped the latents, by which it is known again under any
+            name. Written by pretraining, not by hand.
     """
 
     repo_id: str | None = None
@@ -46,13 +50,16 @@ class LabelsConfig:
     seed: int = 0
     weight: float = 1.0
     batch_size: int = 16
+    tolerance_s: float = 1e-4
     action_dims: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
             ("fraction", 0 <= self.fraction <= 1, "from 0 to 1"),
             ("weight", self.weight >= 0, "at least 0"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("tolerance_s", self.tolerance_s > 0, "seconds above 0"),
         ):
             if not fits:
                 raise ParsingError(

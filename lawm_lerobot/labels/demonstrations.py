@@ -8,6 +8,7 @@ C h w, N frames of all demonstrations.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The demonstrations' pictures are held in memory; more than this is no longer "a few".
+# The demonstrations' pictures are held in memory; more than this is no longer "a few".
 MEMORY_LIMIT_GIB = 4.0
 
 Preprocess = Callable[[dict[str, Any]], dict[str, Any]]
@@ -97,14 +98,22 @@ class Demonstrations:
 
         assert labels.repo_id is not None
         reader = EpisodeReader(
-            labels.repo_id, labels.root, labels.revision, labels.episodes, flag="--policy.labels"
+            labels.repo_id,
+            labels.root,
+            labels.revision,
+            labels.episodes,
+            flag="--policy.labels",
+            tolerance_s=labels.tolerance_s,
         )
         check_demonstrations(reader, fps, action.stride)
         self.action, self.views = action, views
         own_camera = labelled_camera(reader, labels.camera, camera, "--policy.labels.camera")
         size = (image_size, image_size)
+        reader.check_finite(ACTION)
         if views is not None:
             views.check(reader, action.source)
+            if views.state_shape is not None:
+                reader.check_finite(OBS_STATE)
         policy_cameras = views.cameras if views is not None else {}
         _check_memory(reader, [size, *policy_cameras.values()])
 
@@ -123,6 +132,7 @@ class Demonstrations:
             total += length
         self.frames = torch.cat(frames)  # (N,C,h,w) uint8
         self.actions = torch.from_numpy(reader.column(ACTION))  # (N,A)
+        self.digests = [digest(reader.numbers(episode, ACTION)) for episode in reader.episodes]
         self.starts, self.ends = torch.tensor(starts), torch.tensor(ends)  # (N,) each
         # A clip without a second frame teaches nothing.
         self.first_frames = (torch.arange(total) + action.stride < self.ends).nonzero()[:, 0]
@@ -130,7 +140,7 @@ class Demonstrations:
             self.observations = {key: torch.cat(parts) for key, parts in policy_frames.items()}
             if views.state_shape is not None:
                 self.observations[OBS_STATE] = torch.from_numpy(reader.column(OBS_STATE))  # (N,S)
-            self.preprocess = views.preprocessor(reader.meta.stats.get(OBS_STATE, {}))
+            self.preprocess = views.preprocessor(_state_statistics(reader, labels.episodes is not None))
 
     @property
     def action_dim(self) -> int:
@@ -142,11 +152,7 @@ class Demonstrations:
         return self.first_frames[torch.from_numpy(picks)]
 
     def clips(self, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Clips that start at frames `first` (L,).
-
-        Returns:
-            frames (L,T,C,h,w) uint8, valid (L,H) bool, and actions (L,H,stride,A).
-        """
+        """frames (L,T,C,h,w) uint8, valid (L,H) and actions (L,H,stride,A) of the clips that start at `first` (L,)."""
         horizon, stride = self.action.horizon, self.action.stride
         last = self.ends[first, None] - 1  # (L,1)
         steps = first[:, None] + stride * torch.arange(horizon + 1)  # (L,T)
@@ -168,6 +174,21 @@ class Demonstrations:
                 batch[key] = value.float() / 255
         batch["task"] = [self.tasks[frame] for frame in first.tolist()]
         return self.preprocess(batch)
+
+
+def digest(actions: np.ndarray) -> str:
+    """A short name for the content of an episode's actions (n,A), the same wherever the episode is kept."""
+    return hashlib.sha256(np.ascontiguousarray(actions, np.float32).tobytes()).hexdigest()[:12]
+
+
+def _state_statistics(reader: EpisodeReader, chosen: bool) -> dict[str, Any]:
+    """Statistics of the state, of the chosen episodes alone if some were chosen: others may be broken."""
+    if not chosen or OBS_STATE not in reader.features:
+        return reader.meta.stats.get(OBS_STATE, {})
+    from lerobot.datasets.compute_stats import compute_episode_stats
+
+    feature = {OBS_STATE: reader.features[OBS_STATE]}
+    return compute_episode_stats({OBS_STATE: reader.column(OBS_STATE)}, feature)[OBS_STATE]
 
 
 def check_demonstrations(reader: EpisodeReader, fps: int, stride: int) -> None:
@@ -200,10 +221,7 @@ def labelled_camera(reader: EpisodeReader, name: str | None, same_as: str | None
         reader: The dataset.
         name: The camera asked for, with or without its prefix; None leaves the choice open.
         same_as: The other dataset's camera, which is taken if this dataset has it and none is asked for.
-        flag: The flag that chooses the camera, for the message.
-
-    Raises:
-        ValueError: If none of these exists.
+        flag: The flag that chooses the camera, for the ValueError that says that there is no such camera.
     """
     cameras = [key for key in reader.meta.camera_keys if picture_shape(reader.features[key])[0] == 3]
     for key in cameras:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,38 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
-from lerobot.datasets.video_utils import decode_video_frames
+from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frames
 from torch import Tensor
 
 from lawm_lerobot.method.frames import resize_frames
 
 # Frames decoded at a time: full-size pictures of a long episode would fill the memory before they are shrunk.
 DECODED_AT_ONCE = 64
+# LeRobot's own default.
+TOLERANCE_S = 1e-4
+
+
+def episodes_in_use(meta: Any) -> list[int]:
+    """The episodes that LeRobot trains on, of ``--dataset.episodes`` and without an evaluation split.
+
+    LeRobot gives a policy the metadata of all episodes, and the choice to the dataset alone; so it is the dataset with
+    this metadata that is asked. Without one all episodes are in use.
+    """
+    for held in gc.get_objects():
+        if issubclass(type(held), torch.utils.data.Dataset) and getattr(held, "meta", None) is meta:
+            chosen = getattr(held, "episodes", None)
+            if chosen is not None:
+                return sorted(chosen)
+    return list(range(meta.total_episodes))
+
+
+def not_finite(repo_id: str, key: str, episode: int, frames: np.ndarray, flag: str) -> ValueError:
+    """The error for values that are NaN or infinite in these frames of an episode."""
+    more = f", and in {len(frames) - 1} more of its frames" if len(frames) > 1 else ""
+    return ValueError(
+        f"{repo_id} has a value of '{key}' that is not finite (NaN or infinite) in episode {episode}, frame "
+        f"{frames[0]}{more}, expected finite numbers only: repair it, or leave the episode out with {flag}.episodes."
+    )
 
 
 class EpisodeReader:
@@ -27,6 +53,7 @@ class EpisodeReader:
         revision: The revision of the dataset on the Hub.
         episodes: The episodes to read; None takes all.
         flag: The flags that give the dataset on the command line, for messages: ``--policy.labels``.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's, as LeRobot's ``--tolerance_s``.
 
     Raises:
         ValueError: If the dataset is not there, or lacks one of the episodes.
@@ -39,6 +66,7 @@ class EpisodeReader:
         revision: str | None = None,
         episodes: Sequence[int] | None = None,
         flag: str = "--dataset",
+        tolerance_s: float = TOLERANCE_S,
     ) -> None:
         if root is not None and not (Path(root) / "meta" / "info.json").is_file():
             raise ValueError(
@@ -52,7 +80,12 @@ class EpisodeReader:
                 f"change {flag}.episodes."
             )
         self.dataset = LeRobotDataset(
-            repo_id, root=root, revision=revision, episodes=chosen, return_uint8=True
+            repo_id,
+            root=root,
+            revision=revision,
+            episodes=chosen,
+            return_uint8=True,
+            tolerance_s=tolerance_s,
         )
         self.meta = self.dataset.meta
         self.flag = flag
@@ -82,6 +115,13 @@ class EpisodeReader:
             self._columns[key] = values.reshape(len(values), -1).astype(kind)
         return self._columns[key]
 
+    def check_finite(self, key: str, episodes: Sequence[int] | None = None) -> None:
+        """Raises ValueError if a feature of numbers is NaN or infinite in one of the episodes; None takes all."""
+        for episode in self.episodes if episodes is None else episodes:
+            bad = np.flatnonzero(~np.isfinite(self.numbers(episode, key)).all(1))
+            if len(bad):
+                raise not_finite(self.dataset.repo_id, key, episode, bad, self.flag)
+
     def length(self, episode: int) -> int:
         first, end = self._rows[episode]
         return end - first
@@ -109,8 +149,15 @@ class EpisodeReader:
         if camera in self.meta.video_keys:
             path = self.meta.root / self.meta.get_video_file_path(episode, camera)
             offset = float(self.meta.episodes[episode][f"videos/{camera}/from_timestamp"])
-            times = [offset + frame / self.fps for frame in range(start, stop)]
-            return decode_video_frames(path, times, self.dataset.tolerance_s, return_uint8=True)
+            times = [offset + float(time) for time in self.numbers(episode, "timestamp")[start:stop, 0]]
+            try:
+                return decode_video_frames(path, times, self.dataset.tolerance_s, return_uint8=True)
+            except FrameTimestampError as error:
+                scope = f"{self.flag}." if self.flag.startswith("--policy") else "--"
+                raise ValueError(
+                    f"Pictures of {camera} in episode {episode} of {self.dataset.repo_id} are not within "
+                    f"{self.dataset.tolerance_s} s of their frames' times: record them anew, or raise {scope}tolerance_s."
+                ) from error
         rows = self.dataset.hf_dataset.select_columns([camera])[first + start : first + stop]
         images = torch.stack(rows[camera])
         return images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)

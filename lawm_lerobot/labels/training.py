@@ -21,7 +21,7 @@ from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from lawm_lerobot.labels.configuration import EMBODIMENT, LABELS_PATH, LabelsConfig
-from lawm_lerobot.labels.demonstrations import Demonstrations, PolicyViews
+from lawm_lerobot.labels.demonstrations import Demonstrations, PolicyViews, digest
 from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.method.readout import ActionReadout, ActionTargets, LabelBatch
 
@@ -55,9 +55,6 @@ class TrainingLabels:
         """Read all labels that the configuration asks for; None if it asks for none.
 
         ``dataset_meta`` is LeRobot's metadata of the corpus; the other arguments are those of `Demonstrations`.
-
-        Raises:
-            ValueError: If the labels do not fit the corpus.
         """
         corpus = CorpusLabels.load(labels, dataset_meta) if labels.fraction > 0 else None
         demos = None
@@ -71,6 +68,12 @@ class TrainingLabels:
         corpus = self.corpus.action_dims if self.corpus is not None else []
         return corpus + ([self.demos.action_dim] if self.demos is not None else [])
 
+    @property
+    def digests(self) -> list[str]:
+        """Digests of the actions of all episodes in use."""
+        corpus = self.corpus.digests if self.corpus is not None else []
+        return corpus + (self.demos.digests if self.demos is not None else [])
+
     def set_statistics(self, readout: ActionReadout) -> None:
         """Give the read-out the means and deviations that standardise the actions."""
         known = (
@@ -82,15 +85,10 @@ class TrainingLabels:
                 readout.set_statistics(head, actions.mean(0), actions.std(0, correction=0))
 
     def batch(self, index: Tensor, like: Tensor, seed: list[int]) -> tuple[LabelBatch, dict[str, Any] | None]:
-        """Draw the labels of a training step.
+        """The labels of a training step, and the policy's observation of labelled clips if it has to look at them.
 
-        Args:
-            index: (B,) dataset index of the corpus's clips.
-            like: (B,T,C,h,w) the corpus's frames, whose device and dtype the labels take.
-            seed: Seed of the draw of labelled clips.
-
-        Returns:
-            The labels, and the policy's observation of the labelled clips if it has to look at them.
+        `index` (B,) is the dataset index of the corpus's clips, `like` (B,T,C,h,w) their frames, whose device and
+        dtype the labels take, and `seed` that of the draw of labelled clips.
         """
         horizon, device = self.action.horizon, like.device
         targets: list[ActionTargets] = []
@@ -118,19 +116,22 @@ class CorpusLabels:
         actions: (N,A) float32 with the A of the widest embodiment; zero where nothing is known.
         embodiment: (N,) int64 number of the embodiment that acts in a frame, -1 where the action is not used.
         action_dims: The A of every embodiment.
+        digests: Digests of the actions of the chosen episodes.
     """
 
     actions: Tensor
     embodiment: Tensor
     action_dims: list[int]
+    digests: list[str]
 
     @classmethod
     def load(cls, labels: LabelsConfig, dataset_meta: Any) -> CorpusLabels:
-        """Read the corpus's actions: numbers only, no pictures.
+        """Read the actions of the corpus's episodes in use: numbers only, no pictures.
 
-        Raises:
-            ValueError: If the corpus has no actions.
+        Raises ValueError if there are none, or if one is not finite.
         """
+        from lawm_lerobot.labels.episodes import episodes_in_use, not_finite
+
         features, root = dataset_meta.features, Path(dataset_meta.root)
         if ACTION not in features:
             raise ValueError(
@@ -153,9 +154,24 @@ class CorpusLabels:
             episodes[index] = torch.from_numpy(np.array(table["episode_index"]))
             ids = np.array(table[EMBODIMENT]) if pooled else np.zeros(len(index), np.int64)
             embodiment[index] = torch.from_numpy(ids.astype(np.int64))
+        in_use = episodes_in_use(dataset_meta)
+        embodiment[~torch.isin(episodes, torch.tensor(in_use))] = -1
+        if not (embodiment >= 0).any():
+            raise ValueError(
+                f"labels.fraction is {labels.fraction}, but none of the {len(in_use)} episodes in use has actions: "
+                "change --dataset.episodes, or leave out --policy.labels.fraction."
+            )
         chosen = _chosen_episodes(episodes, embodiment, labels.fraction, labels.seed)
         embodiment[~torch.isin(episodes, chosen)] = -1
-        return cls(actions, embodiment, dims)
+        digests = []
+        for episode in chosen.tolist():
+            rows = (episodes == episode).nonzero()[:, 0]
+            used = actions[rows, : dims[int(embodiment[rows[0]])]]
+            bad = (~used.isfinite().all(1)).nonzero()[:, 0]
+            if len(bad):
+                raise not_finite(dataset_meta.repo_id, ACTION, episode, bad.numpy(), "--dataset")
+            digests.append(digest(used.numpy()))
+        return cls(actions, embodiment, dims, digests)
 
     def known(self, head: int) -> Tensor:
         """(n,A) all actions in use of one embodiment."""
@@ -186,16 +202,9 @@ def _pooled_action_dims(root: Path) -> list[int]:
 
 
 def _chosen_episodes(episodes: Tensor, embodiment: Tensor, fraction: float, seed: int) -> Tensor:
-    """Choose the episodes whose actions are used: of each embodiment a fraction of those that have some.
+    """The episodes (n,) whose actions are used: of each embodiment a fraction of those that have some, at least one.
 
-    Args:
-        episodes: (N,) int64 episode of every frame, -1 for a frame that no file has.
-        embodiment: (N,) int64 embodiment of every frame, -1 for a frame without an action.
-        fraction: Share of the labelled episodes to choose; each embodiment keeps at least one.
-        seed: Seed of the random choice.
-
-    Returns:
-        (n,) int64 numbers of the chosen episodes.
+    `episodes` and `embodiment` (N,) are of every frame, -1 for a frame that no file has or that has no action.
     """
     chosen = []
     for head in embodiment.unique().tolist():

@@ -59,6 +59,7 @@ class LatentActionPretraining(nn.Module):
         # by shrinking. With source=policy that is the guard against a collapse; with source=both the
         # policy's latents imitate q's, and so share their scale.
         self.latent_norm = LatentNorm(config.dim)
+        self._readout_losses: dict[bool, Tensor] = {}
 
     def infer_latents(self, frames: Tensor, valid: Tensor) -> Tensor:
         """q's latents for a clip: frames (B,T,C,h,w), valid (B,H) -> (B,H,Z) of unit variance."""
@@ -100,7 +101,10 @@ class LatentActionPretraining(nn.Module):
         if self.readout is None:
             raise RuntimeError("Labels were given to a pretraining module without a read-out.")
         error, variance = self.readout(z, valid, labels.targets)
-        metrics = {"readout_loss": error.detach()}
+        if labels.targets:
+            self._readout_losses[track] = error.detach()
+        # Of a step without labels the latest loss, and NaN before the first: all processes must log the same metrics.
+        metrics = {"readout_loss": self._readout_losses.get(track, error.new_full((), torch.nan))}
         if track:
             metrics["readout_r2"] = self.readout.track(error, variance)
         return self.readout_weight * error, metrics

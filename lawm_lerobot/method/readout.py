@@ -98,13 +98,14 @@ class ActionReadout(nn.Module):
 
     @torch.no_grad()
     def track(self, error: Tensor, variance: Tensor) -> Tensor:
-        """Running R2 () over the last steps, given the two results () of `forward`.
+        """Running R2 () over the last steps, given the two results () of `forward`; NaN before the first label.
 
         These are training clips: it says that the labels were learned, not that the read-out decodes unseen episodes.
         """
         self.residual.lerp_(error, MOMENTUM)
         self.variance.lerp_(variance, MOMENTUM)
-        return 1.0 - self.residual / self.variance.clamp_min(1e-8)
+        r2 = 1.0 - self.residual / self.variance.clamp_min(1e-8)
+        return r2.where(self.variance > 0, torch.nan)
 
     def predict(self, z: Tensor, head: int) -> Tensor:
         """(B,H,Z) -> (B,H,stride,A) in the robot's units."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 # Penalties to choose from. They count per row, so that one means the same for few rows and for many.
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 4))
@@ -116,15 +117,48 @@ def group_folds(groups: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
     return (order % max(min(folds, len(names)), 1))[members]
 
 
+def varies(targets: np.ndarray) -> np.ndarray:
+    """(N,A) -> (A,) bool: the dimensions that are not constant but for rounding."""
+    total = ((targets - targets.mean(0)) ** 2).sum(0)
+    return total > 1e-12 * len(targets) * (1.0 + targets.mean(0) ** 2)
+
+
 def r2_per_dimension(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """(N,A), (N,A) -> (A,) explained variance: 1 is perfect, 0 as good as the mean of these targets, NaN if constant."""
     residual = ((targets - predicted) ** 2).sum(0)
     total = ((targets - targets.mean(0)) ** 2).sum(0)
-    varies = total > 1e-12 * len(targets) * (1.0 + targets.mean(0) ** 2)
-    return np.where(varies, 1.0 - residual / np.where(varies, total, 1.0), np.nan)
+    moving = varies(targets)
+    return np.where(moving, 1.0 - residual / np.where(moving, total, 1.0), np.nan)
 
 
 def overall_r2(targets: np.ndarray, predicted: np.ndarray) -> float:
     """Mean of `r2_per_dimension` over the dimensions that vary; NaN if none does."""
     r2 = r2_per_dimension(targets, predicted)
     return float(np.nanmean(r2)) if np.isfinite(r2).any() else float("nan")
+
+
+def r2_interval(
+    targets: np.ndarray, predicted: np.ndarray, groups: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95% interval of `overall_r2`, by drawing groups (N,) of rows with replacement; NaN where that is NaN."""
+    moving = varies(targets)
+    if not moving.any():
+        return float("nan"), float("nan")
+    centred = (targets - targets.mean(0))[:, moving]
+    residual = (targets - predicted)[:, moving] ** 2
+    _, members = np.unique(groups, return_inverse=True)
+    sums = np.zeros(
+        (members.max() + 1, 3, moving.sum())
+    )  # (G,3,A): of residuals, of targets and of their squares
+    np.add.at(sums, members, np.stack([residual, centred, centred**2], 1))
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))  # (R,G)
+    rows = np.bincount(members)[drawn].sum(1)[:, None]  # (R,1)
+    error, total, square = np.moveaxis(sums[drawn].sum(1), 1, 0)  # (R,A) each
+    variance = np.maximum(square - total**2 / rows, 1e-3 * (centred**2).mean(0) * rows)
+    ends = np.quantile((1.0 - error / variance).mean(1), [0.025, 0.975])
+    # A bootstrap of few groups is too narrow, as the normal distribution is beside Student's.
+    few = max(len(sums) - 1, 1)
+    wider = t.ppf(0.975, few) / t.ppf(0.975, np.inf) * np.sqrt(len(sums) / few)
+    r2 = overall_r2(targets, predicted)
+    low, high = r2 + wider * (ends - r2)
+    return float(low), float(min(high, 1.0))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from lerobot.configs.video import RGBEncoderConfig
+from lerobot.datasets import language
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 FPS = 10
@@ -91,3 +95,47 @@ def described_otherwise(
     metadata["features"]["observation.images.top"].update(camera or {})
     file.write_text(json.dumps(metadata))
     return target
+
+
+def change_column(root: Path, key: str, change: Callable[[np.ndarray], None]) -> Path:
+    """Change, in place, the values (N,D) that a dataset of one file has for a feature; its statistics stay as they are."""
+    (file,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(file)
+    values = np.stack(table[key].to_numpy())
+    change(values)
+    column = pa.array(values.tolist(), type=table[key].type)
+    pq.write_table(table.set_column(table.column_names.index(key), key, column), file)
+    return root
+
+
+def add_language(root: Path) -> Path:
+    """Give every frame LeRobot's own language columns, as lerobot-annotate writes them: one subtask, and no event."""
+    (file,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(file)
+    for key, kind, rows in (
+        (language.LANGUAGE_PERSISTENT, language.language_persistent_row_arrow_type(), 1),
+        (language.LANGUAGE_EVENTS, language.language_event_row_arrow_type(), 0),
+    ):
+        total = len(table) * rows
+        said: dict[str, list] = {"role": ["assistant"] * total, "timestamp": [0.0] * total}
+        said["content"] = [f"reach {i}" for i in range(total)]
+        fields = [pa.array(said[f.name], f.type) if f.name in said else pa.nulls(total, f.type) for f in kind]
+        offsets = pa.array(range(0, total + 1, rows) if rows else [0] * (len(table) + 1), pa.int32())
+        struct = pa.StructArray.from_arrays(fields, fields=list(kind))
+        table = table.append_column(key, pa.ListArray.from_arrays(offsets, struct))
+    pq.write_table(table.replace_schema_metadata(None), file)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    info["features"].update(json.loads(json.dumps(language.language_feature_info())))
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    return root
+
+
+def delay_pictures(root: Path, seconds: float) -> Path:
+    """Let every picture of a dataset come a little later than its frame, as in a recording without a common clock."""
+    (file,) = root.glob("meta/episodes/*/*.parquet")
+    table = pq.read_table(file)
+    for index, name in enumerate(table.column_names):
+        if name.startswith("videos/") and name.endswith("/from_timestamp"):
+            table = table.set_column(index, name, pc.add(table[name], seconds))
+    pq.write_table(table, file)
+    return root

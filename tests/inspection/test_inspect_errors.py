@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.datasets_on_the_spot import make_dataset
+from helpers.datasets_on_the_spot import delay_pictures, make_dataset
 from helpers.inspecting import run_inspect
 from helpers.training import TINY_ACT, finetune, lerobot_train, run_command
 from lerobot.utils import import_utils
@@ -107,3 +107,14 @@ def test_a_checkpoint_is_asked_for(video: Path, tmp_path: Path) -> None:
     log = run_command(lambda: codes.append(lawm_inspect.main()), *flags)
     assert codes == [2]
     assert "No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint>." in log
+
+
+def test_pictures_beside_their_frames_times_need_a_tolerance(
+    fresh: Path, video: Path, tmp_path: Path
+) -> None:
+    late = delay_pictures(shutil.copytree(video, tmp_path / "late"), 0.004)
+    out = tmp_path / "report"
+    assert "not within 0.0001 s of their frames' times, " in (found := refused(fresh, late, out, "--clips=4"))
+    assert "--tolerance_s" in found
+    code, log = run_inspect(fresh, late, out, "--clips=4", "--tolerance_s=0.01")
+    assert code == 0 and (out / "report.html").is_file(), log

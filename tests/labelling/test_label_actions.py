@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.datasets_on_the_spot import make_dataset
+from helpers.datasets_on_the_spot import add_language, change_column, make_dataset
 from helpers.training import TINY_ACT, lerobot_train, pretrain, run_command
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lawm_lerobot.labelling import dataset as dataset_module
+from lawm_lerobot.labelling.configuration import READOUT
 from lawm_lerobot.labelling.dataset import CONFIDENCE, CONFIDENCE_FEATURE, copy_with
-from lawm_lerobot.labelling.decoders import Confidence, Decoded, HeldOut, over_transitions
-from lawm_lerobot.labelling.latent_readout import latent_features
+from lawm_lerobot.labelling.decoders import (
+    Confidence,
+    Decoded,
+    Demonstration,
+    FittedDecoder,
+    HeldOut,
+    over_transitions,
+)
+from lawm_lerobot.labelling.latent_readout import fit_latent_readout, latent_features
+from lawm_lerobot.labelling.recordings import features_to_drop
+from lawm_lerobot.labelling.run import judge
 from lawm_lerobot.labels.episodes import EpisodeReader
 from lawm_lerobot.scripts.lawm_label_actions import main
+from lawm_lerobot.statistics.ridge import overall_r2
 
 EPISODES, LENGTH = 5, 20
 #: Enough for a square that moves by the action, and quick.
@@ -166,10 +179,38 @@ def test_the_readout_is_judged_on_demonstrations_that_did_not_shape_the_latents(
 
 def test_latents_that_know_all_demonstrations_are_no_judge_of_themselves(datasets, checkpoint, tmp_path):
     flags = [f"--policy.path={checkpoint}", "--labels.episodes=[0,1,2,3]"]
-    log = label(datasets["videos"], datasets["demos"], tmp_path / "out", *flags)
+    renamed = shutil.copytree(datasets["demos"], tmp_path / "renamed")
+    log = label(datasets["videos"], renamed, tmp_path / "out", *flags)
     assert "shaped by these very demonstrations" in log
     report = json.loads((tmp_path / "out" / "label_report.json").read_text())
     assert report["decoder"] == "inverse_model" and set(report["decoders"]) == {"readout", "inverse_model"}
+
+
+def test_a_dimension_that_never_moves_is_written_as_it_is(datasets, tmp_path):
+    def hold(values: np.ndarray) -> None:
+        values[:, 1] = 0.1
+
+    demos = make_dataset(tmp_path / "demos", lengths=(LENGTH,) * 4, action_dim=3, seed=5)
+    videos = add_language(shutil.copytree(datasets["videos"], tmp_path / "videos"))
+    log = label(videos, change_column(demos, "action", hold), tmp_path / "out", "--inverse_model.stride=2")
+    assert "joint_1 never moves" in log
+    actions = column(tmp_path / "out", "action")
+    assert (actions[:, 1] == np.float32(0.1)).all() and (actions[:, [0, 2]].std(0) > 0.01).all()
+    report = json.loads((tmp_path / "out" / "label_report.json").read_text())
+    metrics = report["decoders"]["inverse_model"]
+    assert metrics["held_out_r2_per_dimension"]["joint_1"] is None
+    assert metrics["held_out_r2_95"][0] < metrics["held_out_r2"] < metrics["held_out_r2_95"][1]
+    stats = LeRobotDataset("test/out", root=tmp_path / "out").meta.stats["action"]
+    assert stats["mean"][1] == pytest.approx(0.1) and stats["std"][1] < 1e-3 < stats["std"][0]
+
+
+def test_values_that_are_not_finite_are_refused_with_episode_and_frame(datasets, tmp_path):
+    def breaks(values: np.ndarray) -> None:
+        values[2 * LENGTH + 5, 1] = np.nan
+
+    demos = change_column(shutil.copytree(datasets["demos"], tmp_path / "demos"), "action", breaks)
+    sentence = refusal(datasets["videos"], demos, tmp_path / "out")
+    assert "'action'" in sentence and "episode 2, frame 5" in sentence and "--labels.episodes" in sentence
 
 
 def test_actions_that_have_nothing_to_do_with_the_video_are_refused(datasets, checkpoint, tmp_path):
@@ -235,9 +276,110 @@ def test_confidence_is_the_variance_expected_to_be_explained():
     deviation = rng.uniform(0, 1, 4000)
     true = rng.normal(size=(4000, 2))
     decoded = true + deviation[:, None] * rng.normal(size=(4000, 2))
-    confidence = Confidence(HeldOut(true, Decoded(decoded, deviation), np.arange(4000) // 40))
+    episode = np.arange(4000) // 40
+    confidence = Confidence(HeldOut(true, Decoded(decoded, deviation), episode, episode))
     found = confidence(np.array([0.05, 0.5, 0.95, 3.0]))
     np.testing.assert_allclose(found, [1.0, 0.75, 0.1, 0.0], atol=0.08)
+
+
+def test_confidence_is_of_the_dimensions_that_count_in_r2():
+    rng = np.random.default_rng(0)
+    true = np.c_[rng.normal(size=(2000, 2)), np.full(2000, 0.1)]
+    decoded = true + np.array([0.7, 0.7, 0.0]) * rng.normal(size=(2000, 3))
+    episode = np.arange(2000) // 40
+    held_out = HeldOut(true, Decoded(decoded, rng.uniform(0, 1, 2000)), episode, episode)
+    assert held_out.r2 == pytest.approx(0.51, abs=0.03)
+    assert Confidence(held_out)(held_out.decoded.deviation).mean() == pytest.approx(held_out.r2, abs=0.02)
+
+
+def demonstrations_of_a_linear_map(count: int, length: int = 40) -> list[Demonstration]:
+    """Frames of six bytes that tell two actions, but for a fifth of noise."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(6, 2))
+    made = []
+    for number in range(count):
+        frames = rng.integers(0, 256, (length, 1, 1, 6))
+        actions = (frames[:, 0, 0] - 128) / 74 @ weights + 0.8 * rng.normal(size=(length, 2))
+        made.append(Demonstration(torch.from_numpy(frames.astype(np.uint8)), actions, number))
+    return made
+
+
+def bytes_of(frames: torch.Tensor) -> np.ndarray:
+    return frames[:, 0, 0].numpy().astype(float)
+
+
+def test_of_few_demonstrations_blocks_of_time_are_held_out():
+    demonstrations = demonstrations_of_a_linear_map(2)
+    fitted = fit_latent_readout(demonstrations, bytes_of, stride=2, folds=4, seed=0)
+    held_out = fitted.held_out
+    assert held_out.unit == "blocks of time" and np.bincount(held_out.part).tolist() == [10] * 8
+    np.testing.assert_array_equal(held_out.episode, np.repeat([0, 1], 40))
+    np.testing.assert_array_equal(held_out.true, np.concatenate([d.actions for d in demonstrations]))
+    # The decoder's R2 on new recordings of the same kind.
+    fresh = demonstrations_of_a_linear_map(60)[2:]
+    true = np.concatenate([demo.actions for demo in fresh])
+    decoded = np.concatenate([fitted.decode(demo.frames).actions for demo in fresh])
+    real = overall_r2(true, decoded)
+    assert real > 0.7
+    low, high = held_out.r2_interval
+    assert low < held_out.r2 < high and low < real < high and held_out.r2 == pytest.approx(real, abs=0.1)
+    many = fit_latent_readout(
+        demonstrations_of_a_linear_map(12), bytes_of, stride=2, folds=4, seed=0
+    ).held_out
+    assert many.unit == "demonstrations"
+    assert np.diff(many.r2_interval) < high - low  # more is known of more
+
+
+def judged(error: float, frames: int) -> FittedDecoder:
+    """A decoder whose decoded actions are the true ones and an error of so many standard deviations."""
+    rng = np.random.default_rng(3)
+    true = rng.normal(size=(frames, 2))
+    decoded = Decoded(true + error * rng.normal(size=true.shape), np.ones(frames))
+    episode = np.arange(frames) * 4 // frames
+    return FittedDecoder(READOUT, lambda _: decoded, HeldOut(true, decoded, episode, episode))
+
+
+def test_a_refusal_needs_evidence_and_a_doubt_is_said(caplog):
+    unsure = judged(1.0, 8)
+    assert unsure.held_out.r2_interval[0] < 0 < 0.1 < unsure.held_out.r2_interval[1]
+    assert judge({READOUT: unsure}, [0, 1, 2, 3])[1].name == READOUT
+    assert "too few to say" in caplog.text and "--labels.repo_id" in caplog.text
+    caplog.clear()
+    judge({READOUT: judged(0.5, 400)}, [0, 1, 2, 3])
+    assert "too few" not in caplog.text
+    with pytest.raises(ValueError, match=r"no better than their mean.*R2 -0\.\d+ \(95% -0\.\d+ to "):
+        judge({READOUT: judged(1.1, 400)}, [0, 1, 2, 3])
+
+
+def test_language_columns_stay_as_they_are(tmp_path):
+    videos = add_language(make_dataset(tmp_path / "videos", lengths=(12, 9, 10), action_dim=None))
+    dataset = LeRobotDataset("test/videos", root=videos)
+    actions = np.arange(62, dtype=np.float32).reshape(31, 2)
+    added = {"action": (actions, {"dtype": "float32", "shape": (2,), "names": None})}
+    copy_with(dataset, added, [1, 2], [], "arm", tmp_path / "copy")
+    copied = LeRobotDataset("test/copy", root=tmp_path / "copy")
+    assert copied.meta.total_frames == len(copied) == 19
+    np.testing.assert_array_equal(column(tmp_path / "copy", "action"), actions[12:])
+    for key in ("language_persistent", "language_events"):
+        assert key in copied.meta.features
+        ours, theirs = (
+            pq.read_table(root / "data", columns=[key])[key] for root in (tmp_path / "copy", videos)
+        )
+        assert ours.to_pylist() == theirs.to_pylist()[12:] and ours.type == theirs.type
+    for step in (0, 18):
+        assert torch.equal(
+            copied[step]["observation.images.top"], dataset[12 + step]["observation.images.top"]
+        )
+        assert int(copied[step]["index"]) == step
+    stats = [LeRobotDataset("test/copy", root=root).meta.stats for root in (tmp_path / "copy", videos)]
+    assert (
+        stats[0]["observation.images.top"]["mean"].shape == stats[1]["observation.images.top"]["mean"].shape
+    )
+    np.testing.assert_allclose(stats[0]["action"]["mean"], actions[12:].mean(0))
+    # LeRobot's aggregation cannot keep them, so a merged dataset does without.
+    features = LeRobotDataset("test/videos", root=videos).meta.features
+    dropped, theirs = features_to_drop(features, copied.meta.features)
+    assert dropped == theirs == ["language_events", "language_persistent"]
 
 
 def test_every_frame_has_the_latents_around_it():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from draccus.utils import ParsingError
-from helpers.datasets_on_the_spot import FPS, make_dataset
+from helpers.datasets_on_the_spot import FPS, change_column, delay_pictures, make_dataset
 from helpers.toy_policy import pretraining_loss
 from helpers.training import DETERMINISTIC, assert_same_tensors, finetune, pretrain, resume
 from lerobot.configs import FeatureType, PolicyFeature
@@ -21,7 +21,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lawm_lerobot.labels import demonstrations as demonstrations_module
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.labels.demonstrations import Demonstrations
-from lawm_lerobot.labels.episodes import EpisodeReader
+from lawm_lerobot.labels.episodes import EpisodeReader, episodes_in_use
 from lawm_lerobot.labels.training import CorpusLabels, TrainingLabels
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, RecurrentConfig
@@ -214,6 +214,29 @@ def test_a_pool_pretrains_with_a_head_per_embodiment_and_refuses_to_finetune(poo
         load_demonstrations(demonstrations(pooled))
 
 
+def test_only_episodes_that_are_trained_on_give_labels(datasets):
+    for chosen in ([2, 3], [1], None):
+        dataset = LeRobotDataset("test/wide", root=datasets["wide"], episodes=chosen)
+        assert episodes_in_use(dataset.meta) == (chosen or [0, 1, 2, 3])
+        for fraction in (0.5, 1):
+            corpus = CorpusLabels.load(LabelsConfig(fraction=fraction), dataset.meta)
+            used = (corpus.embodiment == 0).reshape(4, 14).all(1).nonzero()[:, 0].tolist()
+            assert set(used) <= set(chosen or range(4))
+            assert len(used) == max(1, int(fraction * len(chosen or range(4))))
+
+
+def test_metrics_of_no_label_are_missing_and_not_perfect():
+    module = pretraining_module()
+    clip, labels = labelled_batch([2, 3])
+    nobody = LabelBatch([], labels.frames, labels.valid)
+    _, metrics = pretraining_loss(module, None, clip, nobody)
+    assert np.isnan(float(metrics["readout_r2"])) and np.isnan(float(metrics["readout_loss"]))
+    _, known = pretraining_loss(module, None, clip, labels)
+    _, metrics = pretraining_loss(module, None, clip, nobody)
+    assert float(metrics["readout_loss"]) == float(known["readout_loss"]) > 0
+    assert float(metrics["readout_r2"]) == pytest.approx(float(known["readout_r2"]))
+
+
 # --- through lerobot-train ----------------------------------------------------------------------------
 
 
@@ -254,6 +277,22 @@ def test_a_second_dataset_is_read_out_saved_resumed_and_dropped(datasets, tmp_pa
     assert policy.config.labels.action_dims == [2]
     finetuned = finetune(whole.checkpoint(), datasets["wide"], tmp_path / "finetuned", steps=1)
     assert not any("readout" in name for name in finetuned.tensors())
+
+
+def test_labels_and_the_longest_episode_are_those_of_the_chosen_episodes(tmp_path):
+    corpus = make_dataset(tmp_path / "corpus", lengths=(9, 9, 4, 9))
+    labelled = ["--policy.labels.fraction=0.25", "--batch_size=4"]
+    for seed in (0, 1):
+        flags = [*labelled, "--dataset.episodes=[1]", f"--policy.labels.seed={seed}"]
+        (metrics,) = pretrain(corpus, tmp_path / f"one{seed}", *flags, steps=1).metrics()
+        assert float(metrics["readout_loss"]) > 0 and float(metrics["readout_r2"]) < 1
+    with pytest.raises(ValueError, match="longest episode has 4"):
+        pretrain(
+            corpus, tmp_path / "short", "--dataset.episodes=[2]", "--policy.latent_action.stride=5", steps=1
+        )
+    with pytest.raises(ValueError, match="longest episode has 4"):  # 0 of [0, 2] is held out for evaluation
+        flags = ["--dataset.episodes=[2,0]", "--dataset.eval_split=0.5", "--policy.latent_action.stride=5"]
+        pretrain(corpus, tmp_path / "split", *flags, steps=1)
 
 
 def test_latents_of_the_policy_are_read_out_too(datasets, tmp_path):
@@ -301,6 +340,33 @@ def test_labels_that_do_not_fit_are_refused_in_one_sentence(datasets, tmp_path, 
             LabelsConfig(**wrong)
 
 
+def test_values_that_are_not_finite_are_refused_with_episode_and_frame(tmp_path):
+    def breaks(values: np.ndarray) -> None:
+        values[14 + 5, 1], values[14 + 7] = np.nan, np.inf
+
+    where = "not finite .* episode 1, frame 5, and in 1 more"
+    demos = change_column(make_dataset(tmp_path / "demos", lengths=(14, 9)), "action", breaks)
+    with pytest.raises(ValueError, match=f"'action'.*{where}.*--policy.labels.episodes"):
+        load_demonstrations(demonstrations(demos))
+    assert load_demonstrations(demonstrations(demos, episodes=[0])).actions.isfinite().all()
+    whole = LeRobotDataset("test/demos", root=demos)
+    with pytest.raises(ValueError, match=f"'action'.*{where}.*--dataset.episodes"):
+        CorpusLabels.load(LabelsConfig(fraction=1), whole.meta)
+    chosen = LeRobotDataset("test/demos", root=demos, episodes=[0])
+    assert len(CorpusLabels.load(LabelsConfig(fraction=1), chosen.meta).digests) == 1
+
+    state = "observation.state"
+    seen = change_column(make_dataset(tmp_path / "seen", lengths=(14, 9)), state, breaks)
+    stats = json.loads((seen / "meta" / "stats.json").read_text())
+    stats[state]["mean"] = [float("nan")] * 2
+    (seen / "meta" / "stats.json").write_text(json.dumps(stats))
+    load_demonstrations(demonstrations(seen))  # the inverse dynamics does not look at the state
+    with pytest.raises(ValueError, match=f"'{state}'.*{where}"):
+        load_demonstrations(demonstrations(seen), "policy")
+    batch = load_demonstrations(demonstrations(seen, episodes=[0]), "policy").policy_batch(torch.tensor([3]))
+    assert batch[state].isfinite().all()
+
+
 # --- whole episodes -----------------------------------------------------------------------------------
 
 
@@ -326,3 +392,13 @@ def test_episodes_of_pictures_and_of_video_are_read_alike(datasets, tmp_path):
     for step in (0, 8):
         item = LeRobotDataset("test/demos", root=datasets["demos"], return_uint8=True)[14 + step]
         assert torch.equal(item[CAMERA], frames[step])
+
+
+def test_pictures_beside_their_frames_times_are_read_within_the_tolerance(datasets, tmp_path):
+    late = delay_pictures(shutil.copytree(datasets["demos"], tmp_path / "late"), 0.004)
+    with pytest.raises(ValueError, match="not within 0.0001 s.*--policy.labels.tolerance_s"):
+        load_demonstrations(demonstrations(late))
+    found = load_demonstrations(demonstrations(late, tolerance_s=0.01))
+    assert torch.equal(found.frames, load_demonstrations(demonstrations(datasets["demos"])).frames)
+    with pytest.raises(ValueError, match="raise --tolerance_s"):
+        EpisodeReader("test/late", late).frames(1, CAMERA)

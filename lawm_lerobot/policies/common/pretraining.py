@@ -149,6 +149,7 @@ class PretrainingPolicy(CheckpointedPolicy):
                 views,
             )
             config.labels.action_dims = self._labels.action_dims if self._labels is not None else []
+            config.labels.digests = self._labels.digests if self._labels is not None else []
         self.pretraining = self._build_pretraining(dataset_stats)
         self.health = HealthMonitor(config.health_freq)
         self.latent_head.register_hook(self.health.note_policy_gradient)
@@ -266,7 +267,12 @@ class PretrainingPolicy(CheckpointedPolicy):
 
 
 def _check_stride(config: LawmConfig, dataset_meta: Any) -> None:
-    longest = max(dataset_meta.episodes["length"])
+    from lawm_lerobot.labels.episodes import (
+        episodes_in_use,  # It imports LeRobot's datasets, which are slow to load.
+    )
+
+    lengths = dataset_meta.episodes["length"]
+    longest = max(lengths[episode] for episode in episodes_in_use(dataset_meta))
     if config.latent_action.stride >= longest:
         raise ValueError(
             f"latent_action.stride is {config.latent_action.stride} frames, but the dataset's longest episode "

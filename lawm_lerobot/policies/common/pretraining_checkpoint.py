@@ -46,11 +46,15 @@ def load_pretraining_checkpoint(
     return policy, preprocessor
 
 
-def open_clips(config: LawmConfig, repo_id: str, root: Path | None) -> LeRobotDataset:
+def open_clips(
+    config: LawmConfig, repo_id: str, root: Path | None, tolerance_s: float = 1e-4
+) -> LeRobotDataset:
     """The dataset, each of whose items is a pretraining clip that starts there."""
     meta = LeRobotDatasetMetadata(repo_id, root=root)
     deltas = resolve_delta_timestamps(config, meta)
-    return LeRobotDataset(repo_id, root=root, delta_timestamps=deltas, return_uint8=True)
+    return LeRobotDataset(
+        repo_id, root=root, delta_timestamps=deltas, return_uint8=True, tolerance_s=tolerance_s
+    )
 
 
 def preprocessed_batches(
