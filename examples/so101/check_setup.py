@@ -3,17 +3,21 @@
     python examples/so101/check_setup.py --config_path=examples/so101/rollout.yaml
 
 Takes `lerobot-rollout`'s own flags, reads joints and cameras without torque, writes nothing to the servos, and leaves
-a picture of what each camera saw in the demonstrations beside what it sees now. Exit code 1 if anything differs.
+a picture of what each camera saw in the demonstrations beside what it sees now. Exit code 1 if anything differs; what
+it cannot tell it says, too.
 """
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from lerobot.cameras import Camera
 from lerobot.cameras.opencv import OpenCVCameraConfig  # noqa: F401  registers the type, as the next ones do
 from lerobot.cameras.realsense import RealSenseCameraConfig  # noqa: F401
 from lerobot.cameras.zmq import ZMQCameraConfig  # noqa: F401
@@ -27,6 +31,18 @@ from lerobot.utils.import_utils import register_third_party_plugins
 
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.loading import PretrainingCheckpointError
+
+# Pictures that are taken of each camera: the first ones, while it finds its exposure, and those that count.
+DISCARDED, LIVE = 4, 5
+INTERVAL, PATIENCE = 0.2, 10.0  # seconds between two pictures, and until a missing one is an error
+# Episodes, and frames of them, that the live pictures are compared with: the arm may stand anywhere on their way.
+EPISODES, FRAMES = 4, 16
+# Lead in likeness below which two views are not told apart.
+MARGIN = 0.1
+
+
+class CannotTell(str):
+    """A sentence on something that could not be compared. It counts as no difference."""
 
 
 @dataclass
@@ -68,9 +84,17 @@ def find_demonstrations(cfg: CheckConfig) -> LeRobotDatasetMetadata:
 def described(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> Iterator[str]:
     """What can be told without the arm: names, order, shapes and rates."""
     for key, features in ((ACTION, robot.action_features), (OBS_STATE, robot.observation_features)):
-        here = [name for name, kind in features.items() if kind is float]
-        there = list(meta.features[key]["names"])
-        if here != there:
+        if key not in meta.features:
+            continue
+        here, there, count = joint_names(features), recorded_names(meta, key), meta.features[key]["shape"][0]
+        if len(here) != count:
+            yield f"{key}: the robot has {len(here)} joints, the demonstrations have {count}."
+        elif there is None:
+            yield CannotTell(
+                f"{key}: the demonstrations do not name their joints, so see for yourself that their order is "
+                f"{', '.join(here)}."
+            )
+        elif here != there:
             how = "in another order" if sorted(here) == sorted(there) else "named differently"
             yield (
                 f"{key}: the robot's joints are {how} ({', '.join(here)}) than the demonstrations' "
@@ -99,9 +123,29 @@ def described(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> I
         yield f"The demonstrations come from a {meta.robot_type!r}, this is a {robot.name!r}."
 
 
+def joint_names(features: dict[str, Any]) -> list[str]:
+    """The joints among a robot's features, in the robot's order."""
+    return [name for name, kind in features.items() if kind is float]
+
+
+def recorded_names(meta: LeRobotDatasetMetadata, key: str) -> list[str] | None:
+    """The joints of a dataset in its order, from a list, from groups of lists or from numbers by name; None without."""
+    names = meta.features[key].get("names")
+    if isinstance(names, dict) and all(isinstance(value, int) for value in names.values()):
+        return sorted(names, key=names.__getitem__)
+    if isinstance(names, dict):
+        return [name for group in names.values() for name in group]
+    return None if names is None else list(names)
+
+
 def measured(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> Iterator[str]:
     """What the joints tell, read without torque."""
+    if OBS_STATE not in meta.features:
+        yield CannotTell("The demonstrations have no state to compare the joints with.")
+        return
     low, high = meta.stats[OBS_STATE]["min"], meta.stats[OBS_STATE]["max"]
+    # Without names of its own the dataset has the robot's, in the robot's order.
+    names = recorded_names(meta, OBS_STATE) or joint_names(robot.observation_features)[: len(low)]
     robot.bus.connect()
     try:
         if not robot.is_calibrated:
@@ -110,7 +154,7 @@ def measured(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> It
         present = robot.bus.sync_read("Present_Position")
     finally:
         robot.bus.disconnect(disable_torque=False)
-    for index, name in enumerate(meta.features[OBS_STATE]["names"]):
+    for index, name in enumerate(names):
         joint = name.removesuffix(".pos")
         if joint not in present:
             continue
@@ -136,30 +180,65 @@ def reach(robot: Robot, joint: str) -> float | None:
 
 
 def seen(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> Iterator[str]:
-    """Each camera's first picture in the demonstrations beside its picture now."""
-    first = LeRobotDataset(meta.repo_id, root=meta.root, episodes=[0])[0]
-    before, now = {}, {}
-    for name, camera in robot.cameras.items():
-        key = cfg.rename_map.get(f"{OBS_IMAGES}.{name}", f"{OBS_IMAGES}.{name}")
-        if key not in first:
-            continue
-        camera.connect()
-        try:
-            now[key] = camera.async_read(timeout_ms=1000)
-        finally:
-            camera.disconnect()
-        before[key] = (first[key].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    if not now:
+    """Each camera's pictures now beside those of the demonstrations."""
+    cameras = {
+        cfg.rename_map.get(f"{OBS_IMAGES}.{n}", f"{OBS_IMAGES}.{n}"): c for n, c in robot.cameras.items()
+    }
+    cameras = {key: camera for key, camera in cameras.items() if key in meta.features}
+    if not cameras:
         return
-    rows = [np.hstack([before[key], fit(now[key], before[key])]) for key in now]
+    before = remembered(meta, list(cameras))
+    now = {key: live(camera) for key, camera in cameras.items()}
+    # The likeness of each camera's pictures now to the nearest picture of every camera then.
+    alike = {
+        key: {
+            other: np.array([max(likeness(image, old) for old in before[other]) for image in now[key]])
+            for other in cameras
+        }
+        for key in cameras
+    }  # {now: {then: (LIVE,)}}
+    rows = [np.hstack([nearest(before[key], now[key][-1]), fit(now[key][-1], before[key][0])]) for key in now]
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows]
     cv2.imwrite(str(cfg.picture), cv2.cvtColor(np.vstack(padded), cv2.COLOR_RGB2BGR))
-    for key in now:
-        alike = {other: likeness(now[key], before[other]) for other in before}
-        best = max(alike, key=alike.__getitem__)
-        if best != key:
-            yield f"{key} sees what {best} saw in the demonstrations: are the cameras swapped? See {cfg.picture}."
+    for key, scores in alike.items():
+        # The median over the pictures: a single one may be dark, torn or hidden by a hand.
+        leads = {other: np.median(scores[key] - scores[other]) for other in cameras if other != key}
+        if not leads:
+            continue
+        other = min(leads, key=leads.__getitem__)
+        if leads[other] < -MARGIN:
+            yield f"{key} sees what {other} saw in the demonstrations: are the cameras swapped? See {cfg.picture}."
+        elif leads[other] < MARGIN:
+            yield CannotTell(
+                f"{key} looks as much like {other} in the demonstrations as like itself: see in {cfg.picture} that the "
+                "cameras are not swapped."
+            )
+
+
+def remembered(meta: LeRobotDatasetMetadata, keys: list[str]) -> dict[str, list[np.ndarray]]:
+    """Pictures (h,w,3) of each camera, spread over some of the demonstrations from the first frame to the last."""
+    episodes = np.unique(np.linspace(0, meta.total_episodes - 1, EPISODES).round().astype(int)).tolist()
+    dataset = LeRobotDataset(meta.repo_id, root=meta.root, episodes=episodes)
+    frames = [dataset[int(index)] for index in np.linspace(0, len(dataset) - 1, FRAMES).round()]
+    return {key: [(f[key].permute(1, 2, 0).numpy() * 255).astype(np.uint8) for f in frames] for key in keys}
+
+
+def live(camera: Camera) -> list[np.ndarray]:
+    """Pictures (h,w,3) of a camera, over about a second."""
+    camera.connect(warmup=False)  # The camera's own warm-up fails on a computer that is busy.
+    try:
+        frames = []
+        for _ in range(DISCARDED + LIVE):
+            frames.append(camera.async_read(timeout_ms=PATIENCE * 1000))
+            time.sleep(INTERVAL)
+    finally:
+        camera.disconnect()
+    return frames[DISCARDED:]
+
+
+def nearest(images: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    return max(images, key=lambda image: likeness(image, like))
 
 
 def fit(image: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -167,9 +246,9 @@ def fit(image: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def likeness(image: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two pictures' coarse brightness."""
+    """Correlation of two pictures' coarse brightness; 0 for one that is blank."""
     small = [cv2.resize(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), (32, 24)).ravel() for i in (image, other)]
-    return float(np.nan_to_num(np.corrcoef(*small)[0, 1]))
+    return 0.0 if any(np.ptp(part) == 0 for part in small) else float(np.corrcoef(*small)[0, 1])
 
 
 @parser.wrap()
@@ -178,12 +257,13 @@ def check(cfg: CheckConfig) -> list[str]:
         raise PretrainingCheckpointError(str(cfg.policy.pretrained_path))
     meta = find_demonstrations(cfg)
     robot = make_robot_from_config(cfg.robot)
-    problems = list(described(cfg, meta, robot))
+    found = list(described(cfg, meta, robot))
     if hasattr(robot, "bus"):
-        problems += measured(cfg, meta, robot)
-    problems += seen(cfg, meta, robot)
-    for problem in problems:
-        print(f"- {problem}")
+        found += measured(cfg, meta, robot)
+    found += seen(cfg, meta, robot)
+    problems = [sentence for sentence in found if not isinstance(sentence, CannotTell)]
+    for sentence in found:
+        print(f"Cannot tell: {sentence}" if isinstance(sentence, CannotTell) else f"- {sentence}")
     if getattr(cfg.robot, "max_relative_target", 0) is None:
         print("Advice: --robot.max_relative_target=10 keeps every goal near to where the joint is.")
     print(f"Nothing was moved. The cameras, then and now: {cfg.picture}")
