@@ -105,6 +105,18 @@ def test_recordings_joined_end_to_end_are_all_imported(tmp_path, name, options):
         assert listed == [JUMP]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.ts"])
+def test_windows_of_joined_recordings_lose_nothing(tmp_path, monkeypatch, name):
+    """Long files are shared out in windows by the length that they claim, here that of the first recording."""
+    monkeypatch.setattr("lawm_lerobot.importing.plan.WINDOW_S", 1.0)
+    options = {"container_options": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}}
+    chosen = {"a.mp4": options, "a.webm": {"codec": "libvpx-vp9"}}.get(name, {})
+    joined(tmp_path / "videos" / name, 2, **chosen)
+    run(tmp_path / "videos", tmp_path / "out", "--max_episode_s=1")
+    halves = [part[at : at + 10] for part in (FIRST, SECOND) for at in (0, 10)]
+    assert codes_by_path(tmp_path / "out") == {name: halves}
+
+
 def test_a_recording_that_the_index_does_not_show_is_listed(tmp_path):
     joined(tmp_path / "videos" / "a.mp4", 2)
     summary = run(tmp_path / "videos", tmp_path / "out")
