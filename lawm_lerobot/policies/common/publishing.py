@@ -27,6 +27,7 @@ from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.upload import upload
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.clip_batches import pretraining_batches
+from lawm_lerobot.policies.common.compat import is_main_process, is_sharded
 from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 from lawm_lerobot.policies.common.imagination import latent_health
 from lawm_lerobot.policies.common.policy import LawmPolicy
@@ -73,18 +74,22 @@ def push_policy(
     with TemporaryDirectory(ignore_cleanup_errors=True) as staging:
         folder = Path(staging)
         if peft_model is None:
-            policy.save_pretrained(folder, state_dict=state_dict)
+            policy.save_pretrained(folder, **({} if state_dict is None else {"state_dict": state_dict}))
         else:
             peft_model.save_pretrained(folder)
             config.save_pretrained(folder)
+        if not is_main_process():
+            return
         cfg.save_pretrained(folder)
         # LeRobot pushes the processors in two commits of their own; here what is there can be loaded at any time.
         for file in checkpoint.glob("policy_*processor*"):
             shutil.copy(file, folder)
+        for tokenizer in checkpoint.glob("*tokenizer"):  # LeRobot 0.6.1 keeps only its name.
+            shutil.copytree(tokenizer, folder / tokenizer.name)
         make_public(folder, config.private)
         if config.pretraining:
             # Of weights that are spread over processes this one alone cannot compute anything.
-            readable = dataset_meta if state_dict is None else None
+            readable = None if state_dict is not None or is_sharded(policy) else dataset_meta
             health = _health_context(policy, readable, folder / PICTURE, logged_health or {})
             card = _pretraining_card(policy, cfg, dataset_meta, health)
         else:
