@@ -36,6 +36,20 @@ test-method: setup ## the tests of the method alone, in seconds
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+# LeRobot's own requirements decide where they differ from the lock file's.
+NEXT := .venv-next
+NEXT_TESTS ?= tests/method tests/policies tests/hub
+.PHONY: test-next
+test-next: setup ## the tests against another LeRobot: make test-next LEROBOT=<a checkout of it>
+	@test -f "$(LEROBOT)/pyproject.toml" || { echo "make test-next: no checkout of LeRobot in '$(LEROBOT)', set LEROBOT=<path>"; exit 1; }
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(NEXT)
+	grep -v '^lerobot==' requirements.lock > $(NEXT)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(NEXT)/bin/python --requirement $(NEXT)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(NEXT)/bin/python --no-sources \
+		"$(LEROBOT)[training,diffusion,metaworld,smolvla,pi,peft,feetech,async,pyzmq-dep]"
+	$(BIN)/uv pip install --quiet --python $(NEXT)/bin/python --no-deps --no-build-isolation --editable .
+	$(NEXT)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile $(NEXT_TESTS)
+
 .PHONY: lint
 lint: setup ## ruff, mypy and typos, as in CI
 	$(BIN)/ruff check

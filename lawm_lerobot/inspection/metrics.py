@@ -57,11 +57,13 @@ class ExplainedVariance:
         by_horizon: The explained variance of moving pixels for k = 1..H; None where nothing moves.
         all: The explained variance of moving pixels for all k together.
         mse_over_copy: The squared error over that of copying, on all pixels.
+        not_finite: The number of clips whose imagination is not finite.
     """
 
     by_horizon: list[float | None]
     all: float | None
     mse_over_copy: float | None
+    not_finite: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ class LatentMetrics:
             dim=latents.shape[-1],
             std=float(latent_std(latents, valid)),
             std_per_dimension=latents.flatten(0, 1).std(0).tolist(),
-            effective_rank=float(effective_rank(latents, valid)),
+            # The decomposition fails on what is not finite.
+            effective_rank=float(effective_rank(latents, valid))
+            if latents.isfinite().all()
+            else float("nan"),
             place_r2=_place_r2(latents),
         )
 
@@ -111,6 +116,7 @@ class Metrics:
 
     Args:
         latents: Statistics of the inferred latents.
+        not_finite: The number of clips whose latents, imagination or policy's plan are not finite, by these names.
         moving_share: The share of pixels that move.
         explained_variance: The explained variance with each set of latents.
         error_ratio: The error on moving pixels of each wrong set of latents over that of the clip's own.
@@ -123,6 +129,7 @@ class Metrics:
     """
 
     latents: LatentMetrics
+    not_finite: dict[str, int]
     moving_share: float
     explained_variance: dict[str, ExplainedVariance]
     error_ratio: dict[str, float | None]
@@ -151,6 +158,11 @@ def measure(policy: LawmPolicy, sample: Sample, seed: int) -> Metrics:
     moving_share, explained = explained_variance(policy, sample, drives)
     return Metrics(
         latents=LatentMetrics.of(sample.inferred),
+        not_finite={
+            "latents": _not_finite(sample.inferred),
+            "imagination": explained[OWN].not_finite,
+            "policy's plan": _not_finite(sample.predicted),
+        },
         moving_share=moving_share,
         explained_variance=explained,
         error_ratio={name: _error_ratio(explained, name) for name in drives if name != OWN},
@@ -198,6 +210,7 @@ def explained_variance(
     """
     horizon = sample.inferred.shape[1]
     sums = {name: torch.zeros(2, horizon, dtype=torch.float64) for name in ("copy", *drives)}
+    not_finite = Counter(dict.fromkeys(sums, 0))
     moving_share = []
     with tqdm(total=len(drives) * len(sample.frames), desc="imagination", unit="clip") as bar:
         for part in torch.arange(len(sample.frames)).split(BATCH):
@@ -210,6 +223,7 @@ def explained_variance(
                 predictions[name] = imagine(policy, frames[:, 0], latents[part])
                 bar.update(len(part))
             for name, prediction in predictions.items():
+                not_finite[name] += _not_finite(prediction)
                 squared = (prediction - targets).square()
                 sums[name] += torch.stack([(moving * squared).sum((0, 2, 3, 4)), squared.sum((0, 2, 3, 4))])
     copied = sums.pop("copy")
@@ -218,10 +232,16 @@ def explained_variance(
             by_horizon=[_explained(e, c) for e, c in zip(error[0], copied[0], strict=True)],
             all=_explained(error[0].sum(), copied[0].sum()),
             mse_over_copy=float(error[1].sum() / copied[1].sum()) if copied[1].sum() > 0 else None,
+            not_finite=not_finite[name],
         )
         for name, error in sums.items()
     }
     return float(torch.cat(moving_share).mean()), explained
+
+
+def _not_finite(clips: Tensor) -> int:
+    """The number of clips (N,...) with a number that is not finite."""
+    return int((~clips.isfinite()).flatten(1).any(1).sum())
 
 
 def _explained(error: Tensor, copied: Tensor) -> float | None:

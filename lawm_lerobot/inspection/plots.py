@@ -30,7 +30,7 @@ def draw_explained_variance(metrics: Metrics, file: Path) -> Path:
     for name, explained in metrics.explained_variance.items():
         values = [np.nan if v is None else v for v in explained.by_horizon]
         axis.plot(range(1, len(values) + 1), values, marker="o", label=DRIVES[name])
-        lowest = min(lowest, *(v for v in values if v == v), lowest)
+        lowest = min(lowest, *(v for v in values if np.isfinite(v)), lowest)
     axis.axhline(0, color="black", linewidth=1, linestyle="--", label="copy of x_0")
     # Wrong latents can be arbitrarily bad; below -1 it no longer matters how bad.
     axis.set_ylim(max(lowest, -1) - 0.05, 1.05)
@@ -71,7 +71,7 @@ def draw_latents(sample: Sample, metrics: Metrics, file: Path) -> Path:
         set_limits(min(-1.0, 1.1 * values.min()), max(1.0, 1.1 * values.max()))
     axis.legend(fontsize=8, markerscale=3)
 
-    deviations = metrics.latents.std_per_dimension
+    deviations = np.nan_to_num(metrics.latents.std_per_dimension, posinf=0)
     bars.bar(range(len(deviations)), deviations)
     bars.axhline(metrics.thresholds["collapsed_std"], color="black", linestyle="--", linewidth=1)
     bars.set(

@@ -30,6 +30,8 @@ class ProbeScore:
 
 def linear_probe(features: Tensor, targets: Tensor, episodes: Tensor, seed: int = 0) -> ProbeScore:
     """Ridge regression from features (N,D) to targets (N,A): each of the episodes (N) is predicted by a fit on others."""
+    if not features.isfinite().all():
+        return ProbeScore(float("nan"), [float("nan")] * targets.shape[1])
     truth, groups = targets.double().numpy(), episodes.numpy()
     predicted = held_out_predictions(features.double().numpy(), truth, groups, seed=seed)
     return ProbeScore(overall_r2(truth, predicted), r2_per_dimension(truth, predicted).tolist())

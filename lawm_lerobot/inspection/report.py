@@ -2,10 +2,12 @@
 
 import base64
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from lawm_lerobot.inspection.metrics import OWN, Metrics
 from lawm_lerobot.inspection.plots import DRIVES, draw_explained_variance, draw_latents, draw_probes
@@ -47,8 +49,17 @@ def write_report(
         "about": about,
         **findings.metrics.to_json(),
     }
-    (directory / METRICS).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    (directory / METRICS).write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
     (directory / REPORT).write_text(_page(findings, warnings, about, pictures), encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """The value with None in place of numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_pictures(sample: Sample, findings: Findings, shown: Shown, directory: Path) -> dict[Path, str]:
@@ -169,7 +180,7 @@ def _tables(metrics: Metrics) -> list[str]:
 
 
 def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}" if math.isfinite(value) else "not finite"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

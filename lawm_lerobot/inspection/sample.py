@@ -79,7 +79,7 @@ class Sample:
 
         Points (N*H,components), zero on components that do not exist, and shares (min(N*H,Z),).
         """
-        points = self.inferred.flatten(0, 1)  # (N*H,Z)
+        points = self.inferred.flatten(0, 1).nan_to_num(0, 0, 0)  # (N*H,Z)
         centred = points - points.mean(0)
         _, strength, directions = torch.linalg.svd(centred, full_matrices=False)  # (r), (r,Z)
         flat = np.zeros((len(points), components), np.float32)

@@ -52,7 +52,7 @@ def choose_shown(policy: LawmPolicy, sample: Sample) -> Shown:
     frames = sample.pixels(candidates)
     valid = torch.ones(frames.shape[0], frames.shape[1] - 1, dtype=torch.bool)
     inferred = sample.inferred[candidates]
-    chosen, other = telling_clips(frames, valid, inferred, SHOWN_CLIPS)
+    chosen, other = telling_clips(frames, valid, inferred.nan_to_num(0, 0, 0), SHOWN_CLIPS)
     real, first = frames[chosen], frames[chosen, 0]  # (n,T,C,h,w), (n,C,h,w)
     own = inferred[chosen]  # (n,H,Z)
 

@@ -20,6 +20,7 @@ from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, I
 PROBE_MARGIN = 0.05
 
 HEALTHY = "healthy"
+NOT_FINITE = "not finite"
 COLLAPSED = "collapsed"
 IGNORED = "ignored"
 CODES_AUGMENTATION = "codes the augmentation"
@@ -46,30 +47,41 @@ class Findings:
 def judge(metrics: Metrics) -> Findings:
     """Say what the metrics mean."""
     checks = {
+        NOT_FINITE: _check_finite(metrics),
         COLLAPSED: _check_collapsed(metrics.latents),
         CODES_AUGMENTATION: _check_augmentation(metrics.augmentation),
         IGNORED: _check_ignored(metrics.error_ratio[SHUFFLED_BATCH]),
     }
     # A code for the shift may well be (nearly) constant on frames that are not shifted, and so look collapsed or
     # ignored; and another clip's constant is the same constant.
-    order = (CODES_AUGMENTATION, COLLAPSED, IGNORED)
+    order = (NOT_FINITE, CODES_AUGMENTATION, COLLAPSED, IGNORED)
     verdict = next((name for name in order if checks[name].failed), HEALTHY)
     return Findings(verdict, checks, _remarks(metrics), metrics)
 
 
+def _check_finite(metrics: Metrics) -> Check:
+    broken = [f"the {name} of {n} of {metrics.clips} clips" for name, n in metrics.not_finite.items() if n]
+    if not broken:
+        found = f"0 of {metrics.clips} clips have a number that is not (not finite above 0)"
+        return Check(False, f"Latents, imagination and the policy's plan are finite: {found}.")
+    return Check(
+        True,
+        f"Not every number is finite: {', '.join(broken)} (not finite above 0). The weights are broken, or observation.state of the dataset "
+        "is not finite there: go back to a checkpoint (--policy.path) from before the loss in the log stopped being a "
+        "number, and pretrain on with a lower learning rate.",
+    )
+
+
 def _check_collapsed(latents: LatentMetrics) -> Check:
     std, rank, dim = latents.std, latents.effective_rank, latents.dim
-    finite = math.isfinite(std) and math.isfinite(rank)
-    failed = not finite or std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK)
+    if not math.isfinite(std + rank):
+        return Check(None, "Whether the latents vary cannot be judged: they are not finite.")
+    failed = std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK)
     found = f"standard deviation {std:.2f} (collapsed below {COLLAPSED_STD})"
     if dim > 1:
         found += f", effective rank {rank:.2f} of {dim} (collapsed below {COLLAPSED_RANK})"
     if not failed:
         return Check(False, f"The latents vary: {found}.")
-    if not finite:
-        return Check(
-            True, f"The latents are not finite: {found}. Choose an earlier checkpoint as --policy.path."
-        )
     what = "a constant" if std < COLLAPSED_STD else "a line"
     return Check(
         True,
@@ -81,10 +93,13 @@ def _check_collapsed(latents: LatentMetrics) -> Check:
 
 def _check_augmentation(augmentation: ShiftMetrics) -> Check:
     share = augmentation.coded_shift
-    if share is None or not math.isfinite(share) or augmentation.total_std < COLLAPSED_STD:
-        why = "they do not vary" if share is not None else "a shift changes no pixel"
-        why = why if share is None or math.isfinite(share) else "the metric is not finite"
+    if augmentation.total_std < COLLAPSED_STD or share is None:
+        why = "a shift changes no pixel" if share is None else "they do not vary"
         return Check(None, f"Whether the latents code the augmentation cannot be judged: {why}.")
+    if not math.isfinite(augmentation.total_std + share):
+        return Check(
+            None, "Whether the latents code the augmentation cannot be judged: not every number is finite."
+        )
     found = (
         f"of a shift of their input, which changes nothing that happens in a clip, {share:.0%} turns up in what is "
         f"imagined from an x_0 that is not shifted (codes the augmentation above {CODED_SHIFT:.0%})"
@@ -106,11 +121,15 @@ def _check_ignored(ratio: float | None) -> Check:
             "Whether the world model uses the latents cannot be judged: no pixel of these clips differs from x_0 by "
             f"more than {MOVED}.",
         )
+    if not math.isfinite(ratio):
+        return Check(
+            None, "Whether the world model uses the latents cannot be judged: its error is not finite."
+        )
     found = (
         f"with another clip's latents its error on moving pixels is {ratio:.2f} times that with the clip's own "
         f"(ignored below {IGNORED_RATIO})"
     )
-    if not ratio >= IGNORED_RATIO:
+    if ratio < IGNORED_RATIO:
         return Check(
             True,
             f"The world model ignores the latents: {found}. Pretrain for longer, or with frames further apart "
@@ -122,7 +141,7 @@ def _check_ignored(ratio: float | None) -> Check:
 def _remarks(metrics: Metrics) -> list[str]:
     remarks = []
     own = metrics.explained_variance[OWN].all
-    if own is not None:
+    if own is not None and math.isfinite(own):
         better = "better than" if own > 0 else "no better than"
         remarks.append(
             f"The world model imagines moving pixels {better} copying x_0 would: explained variance {own:.2f}."
@@ -139,7 +158,7 @@ def _remarks(metrics: Metrics) -> list[str]:
             f"The latents tell their own place in the clip: k alone explains {place:.0%} of their variance (worth a "
             f"remark above {PLACE_R2:.0%})."
         )
-    if metrics.plan_r2 is not None:
+    if metrics.plan_r2 is not None and math.isfinite(metrics.plan_r2):
         remarks.append(
             f"The policy foresees the latents from x_0 alone with R2 {metrics.plan_r2:.2f} (0: it knows their "
             "mean only)."

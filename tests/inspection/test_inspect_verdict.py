@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from helpers.inspecting import TASKS, inspect, metrics_of
-
-from lawm_lerobot.inspection.metrics import LatentMetrics
-from lawm_lerobot.inspection.verdict import _check_collapsed, _check_ignored
+from safetensors.torch import load_file, save_file
 
 
 @pytest.mark.parametrize("fate", ["healthy", "collapsed", "ignored", "codes the augmentation"])
@@ -59,9 +58,30 @@ def test_same_seed_same_metrics(
     assert metrics_of(tmp_path / "again") == metrics_of(reports["healthy"])
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_latents_that_are_not_finite_are_not_healthy(number: float) -> None:
-    metrics = LatentMetrics(4, number, [number] * 4, number, None)
-    check = _check_collapsed(metrics)
-    assert check.failed and "not finite" in check.sentence
-    assert _check_ignored(float("nan")).failed
+@pytest.mark.parametrize(
+    ("broken", "counts"),
+    [
+        ("pretraining.inverse_dynamics", {"latents": 8, "imagination": 8, "policy's plan": 0}),
+        ("pretraining.world_model", {"latents": 0, "imagination": 8, "policy's plan": 0}),
+        ("model.action_head", {"latents": 0, "imagination": 0, "policy's plan": 8}),
+    ],
+)
+def test_what_is_not_finite_is_never_healthy(
+    fresh: Path, video: Path, tmp_path: Path, broken: str, counts: dict[str, int]
+) -> None:
+    checkpoint = shutil.copytree(fresh, tmp_path / "checkpoint")
+    tensors = load_file(checkpoint / "model.safetensors")
+    for name in [name for name in tensors if name.startswith(broken)]:
+        tensors[name] = tensors[name].mul(float("nan"))
+    save_file(tensors, checkpoint / "model.safetensors")
+    inspect(checkpoint, video, tmp_path / "report", "--clips=8")
+    metrics = metrics_of(tmp_path / "report")
+    assert metrics["verdict"] == "not finite"
+    assert metrics["not_finite"] == counts
+    for name, count in counts.items():
+        assert (f"the {name} of {count} of 8 clips" in metrics["checks"]["not finite"]["sentence"]) == (
+            count > 0
+        )
+    assert (metrics["checks"]["collapsed"]["failed"] is None) == (counts["latents"] > 0)
+    assert (metrics["checks"]["ignored"]["failed"] is None) == (counts["imagination"] > 0)
+    assert "not finite" in (tmp_path / "report" / "report.html").read_text()

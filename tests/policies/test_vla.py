@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,7 +230,9 @@ def test_imitation_is_the_plain_loss_without_the_padding(
     nothing = torch.zeros(3, HORIZON, dtype=torch.bool)
     errors: list[Tensor] = []
     forward = policy.model.forward
-    monkeypatch.setattr(policy.model, "forward", lambda *args: errors.append(forward(*args)) or errors[-1])
+    monkeypatch.setattr(
+        policy.model, "forward", lambda *args, **kwargs: errors.append(forward(*args, **kwargs)) or errors[-1]
+    )
     losses = []
     for is_pad in (nothing, nothing.index_fill(1, torch.tensor([2, 3]), True)):
         with seeded_context(0), torch.no_grad():
@@ -394,8 +397,7 @@ def test_exported_steps_are_lerobots_own(vla: VLA, adapted: Run, exported: Path)
 
 
 def test_adapters_without_their_base_say_so(vla: VLA, adapted: Run, tmp_path: Path) -> None:
-    for file in adapted.checkpoint().iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(adapted.checkpoint(), tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(tmp_path / "gone")
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))

@@ -15,6 +15,7 @@ from torch import Tensor
 from lawm_lerobot.checkpoints.reading import read_weights
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS
 from lawm_lerobot.policies.common.clips import require_cameras
+from lawm_lerobot.policies.common.compat import publish_by_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.finite_actions import require_finite
 from lawm_lerobot.policies.common.loading import (
@@ -28,6 +29,8 @@ from lawm_lerobot.policies.common.pretraining import PretrainingPolicy
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
+
+publish_by_policy()
 
 
 class LawmPolicy(PretrainingPolicy):

@@ -27,6 +27,7 @@ from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.upload import upload
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.clips import real_cameras
+from lawm_lerobot.policies.common.compat import is_main_process, is_sharded
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.imagination import latent_health, save_imagination_strip
 from lawm_lerobot.policies.common.policy import LawmPolicy
@@ -63,33 +64,31 @@ def push_policy(
     """
     config = policy.config
     checkpoint = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, cfg.steps) / PRETRAINED_MODEL_DIR
-    otherwise = (
-        f"the checkpoint is whole in {checkpoint}, and lerobot-train --resume=true "
-        f"--config_path={checkpoint / TRAIN_CONFIG_NAME} pushes it again"
-        if checkpoint.is_dir()
-        else "no checkpoint was kept on disk (--save_checkpoint=false)"
-    )
     with TemporaryDirectory(ignore_cleanup_errors=True) as staging:
         folder = Path(staging)
         if peft_model is None:
-            policy.save_pretrained(folder, state_dict=state_dict)
+            policy.save_pretrained(folder, **({} if state_dict is None else {"state_dict": state_dict}))
         else:
             peft_model.save_pretrained(folder)
             config.save_pretrained(folder)
+        if not is_main_process():
+            return
         cfg.save_pretrained(folder)
         # LeRobot pushes the processors in two commits of their own; here what is there can be loaded at any time.
         for file in checkpoint.glob("policy_*processor*"):
             shutil.copy(file, folder)
+        for tokenizer in checkpoint.glob("*tokenizer"):  # LeRobot 0.6.1 keeps only its name.
+            shutil.copytree(tokenizer, folder / tokenizer.name)
         make_public(folder, config.private)
         if config.pretraining:
             # Of weights that are spread over processes this one alone cannot compute anything.
-            readable = dataset_meta if state_dict is None else None
+            readable = None if state_dict is not None or is_sharded(policy) else dataset_meta
             health = _health_context(policy, readable, folder / PICTURE, logged_health or {})
             card = _pretraining_card(policy, cfg, dataset_meta, health)
         else:
             card = _finetuned_card(policy, cfg, dataset_meta)
         card.save(folder / CARD)
-        with hub_errors(f"Pushing to {config.repo_id}", "--policy.repo_id", otherwise):
+        with hub_errors(f"Pushing to {config.repo_id}", "--policy.repo_id", _other_ways(checkpoint)):
             address = upload(
                 folder,
                 config.repo_id,
@@ -98,6 +97,16 @@ def push_policy(
             )
     # LeRobot's remote jobs watch for this line.
     logger.info(f"Model pushed to {address}")
+
+
+def _other_ways(checkpoint: Path) -> str:
+    """The rest of the sentence that says that a push failed."""
+    if not checkpoint.is_dir():
+        return "no checkpoint was kept on disk (--save_checkpoint=false)"
+    return (
+        f"the checkpoint is whole in {checkpoint}, and lerobot-train --resume=true "
+        f"--config_path={checkpoint / TRAIN_CONFIG_NAME} pushes it again"
+    )
 
 
 def _pretraining_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any, health: dict[str, Any]) -> ModelCard:
