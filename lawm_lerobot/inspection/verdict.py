@@ -75,7 +75,7 @@ def _check_finite(metrics: Metrics) -> Check:
 def _check_collapsed(latents: LatentMetrics) -> Check:
     std, rank, dim = latents.std, latents.effective_rank, latents.dim
     if not math.isfinite(std + rank):
-        return Check(None, "Whether the latents vary cannot be judged: they are not finite.")
+        return Check(True, "Whether the latents vary cannot be judged: they are not finite.")
     failed = std < COLLAPSED_STD or (dim > 1 and rank < COLLAPSED_RANK)
     found = f"standard deviation {std:.2f} (collapsed below {COLLAPSED_STD})"
     if dim > 1:
@@ -123,7 +123,7 @@ def _check_ignored(ratio: float | None) -> Check:
         )
     if not math.isfinite(ratio):
         return Check(
-            None, "Whether the world model uses the latents cannot be judged: its error is not finite."
+            True, "Whether the world model uses the latents cannot be judged: its error is not finite."
         )
     found = (
         f"with another clip's latents its error on moving pixels is {ratio:.2f} times that with the clip's own "
