@@ -88,7 +88,8 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
         )
     if config.display == RERUN:
         require_rerun()
-    policy, preprocessor = load_pretraining_checkpoint(_existing(path), overrides)
+    # The report says what comes of weights that are not finite.
+    policy, preprocessor = load_pretraining_checkpoint(_existing(path), overrides, finite=False)
     repo_id, root = config.dataset.repo_id, config.dataset.root
     warnings = check_fit(policy, _metadata(config.dataset), repo_id)
     dataset = open_clips(policy.config, repo_id, root, config.tolerance_s)

@@ -23,11 +23,11 @@ Preprocessor = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def load_pretraining_checkpoint(
-    path: str | Path, overrides: Sequence[str] = ()
+    path: str | Path, overrides: Sequence[str] = (), finite: bool = True
 ) -> tuple[LawmPolicy, Preprocessor]:
     """Load the policy in evaluation mode, and its preprocessor; ValueError if the checkpoint is not of pretraining.
 
-    ``overrides`` are flags of the policy's config, without ``--policy.`` (``--device=cpu``).
+    ``overrides`` are flags of the policy's config, without ``--policy.`` (``--device=cpu``). Weights must be numbers if ``finite``.
     """
     config = PreTrainedConfig.from_pretrained(path, cli_overrides=list(overrides))
     if not isinstance(config, LawmConfig) or not config.pretraining:
@@ -39,7 +39,8 @@ def load_pretraining_checkpoint(
     config.pretrained_path = Path(path)
     policy_class = get_policy_class(config.type)
     policy = policy_class.from_pretrained(path, config=config, allow_pretraining=True)
-    require_finite_tensors("weights", policy.state_dict())
+    if finite:
+        require_finite_tensors("weights", policy.state_dict())
     preprocessor, _ = make_pre_post_processors(
         config, str(path), preprocessor_overrides={"device_processor": {"device": config.device}}
     )
