@@ -33,10 +33,12 @@ class Saved(CheckpointedPolicy, PreTrainedPolicy):
 
 
 def without_gathered_weights(self: PreTrainedPolicy, save_directory: Path) -> None:
+    LawmActConfig()._save_pretrained(save_directory)
     save_file(self.state_dict(), save_directory / "model.safetensors")
 
 
 def with_gathered_weights(self: PreTrainedPolicy, save_directory: Path, state_dict: Any = None) -> None:
+    LawmActConfig()._save_pretrained(save_directory)
     save_file(self.state_dict() if state_dict is None else state_dict, save_directory / "model.safetensors")
 
 

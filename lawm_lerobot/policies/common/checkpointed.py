@@ -13,7 +13,7 @@ from lawm_lerobot.checkpoints.reading import load_weights
 from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
 from lawm_lerobot.files import read_json, write_json
 from lawm_lerobot.hub.errors import hub_errors
-from lawm_lerobot.policies.common.compat import is_main_process
+from lawm_lerobot.policies.common.compat import is_main_process, is_sharded
 from lawm_lerobot.policies.common.configuration import FINETUNE, LawmConfig
 from lawm_lerobot.policies.common.loading import (
     HUB_OPTIONS,
@@ -130,9 +130,12 @@ class CheckpointedPolicy(_Mixin):
     def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
         # LeRobot 0.6.1 hands over gathered weights; later versions gather them themselves and know no such argument.
         super()._save_pretrained(save_directory, **({} if state_dict is None else {"state_dict": state_dict}))
-        if self.transfer_report is not None and is_main_process():
+        if not is_main_process():
+            return
+        if self.transfer_report is not None:
             write_json(save_directory / TRANSFER_REPORT, self.transfer_report, indent=2)
-        require_saved(save_directory, self.state_dict() if state_dict is None else state_dict)
+        if state_dict is not None or not is_sharded(self):
+            require_saved(save_directory, self.state_dict() if state_dict is None else state_dict)
 
     # --- adapters (--peft) ----------------------------------------------------------------------------
 
