@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,6 +19,7 @@ from typing import Any, Literal
 from lawm_lerobot.importing.footage import Footage
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
 from lawm_lerobot.importing.tasks import Task, WriteSettings, commit_task, encode_sample, quiet_libraries
+from lawm_lerobot.processes import end_with_parent
 
 # Trouble of the target disk, not of one video: going on would list every file as bad.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -82,14 +81,7 @@ def do_job(
 
 def _worker_main(pipe: Connection, settings: WriteSettings, tasks_folder: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c reaches the whole group; the parent decides
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # A killed parent cannot tell its workers; without this they would go on reading for nobody.
-        def leave_with_parent(sentinel: int = parent.sentinel) -> None:
-            wait([sentinel])
-            os._exit(1)
-
-        threading.Thread(target=leave_with_parent, daemon=True).start()
+    end_with_parent()
     quiet_libraries()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

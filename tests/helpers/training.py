@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,9 @@ class Run:
     def checkpoint(self, step: int | None = None) -> Path:
         name = "last" if step is None else f"{step:06d}"
         return self.directory / "checkpoints" / name / "pretrained_model"
+
+    def config(self, step: int | None = None) -> dict[str, Any]:
+        return json.loads((self.checkpoint(step) / "config.json").read_text())
 
     def tensors(self, step: int | None = None) -> dict[str, Tensor]:
         return load_file(self.checkpoint(step) / "model.safetensors")

@@ -266,29 +266,22 @@ def test_columns_of_a_caption_file_are_recognised(tmp_path, header, separator, e
     assert segments_of(tmp_path) == ([("a.mp4", "pick", 0.0, 1.0), ("a.mp4", "place it", 2.0, 3.0)], [])
 
 
+def folder_flags(folder: Path) -> list[str]:
+    root = folder / "out"
+    return ["--source.type=folder", f"--source.path={folder}", "--repo_id=me/x", f"--root={root}"]
+
+
 @pytest.mark.parametrize("name", ["begin", "captoin", "start (s)"])
 def test_unknown_columns_are_refused(tmp_path, capsys, name):
     (tmp_path / "captions.csv").write_text(f"path,caption,{name}\na.mp4,pick,1\n")
-    flags = [
-        "--source.type=folder",
-        f"--source.path={tmp_path}",
-        "--repo_id=me/x",
-        f"--root={tmp_path / 'o'}",
-    ]
-    assert main(flags) == 1
+    assert main(folder_flags(tmp_path)) == 1
     error = capsys.readouterr().err
     assert repr(name) in error and "start_s" in error and "--source.captions" in error
 
 
 def test_a_caption_file_in_another_encoding_is_refused(tmp_path, capsys):
     (tmp_path / "captions.csv").write_bytes("path,caption\na.mp4,café\n".encode("latin-1"))
-    flags = [
-        "--source.type=folder",
-        f"--source.path={tmp_path}",
-        "--repo_id=me/x",
-        f"--root={tmp_path / 'o'}",
-    ]
-    assert main(flags) == 1
+    assert main(folder_flags(tmp_path)) == 1
     assert "save it as UTF-8" in capsys.readouterr().err
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.datasets_on_the_spot import described_otherwise, make_dataset
+from helpers.datasets_on_the_spot import described_otherwise
 from helpers.training import Run, assert_same_tensors, finetune, pretrain
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -26,20 +25,6 @@ from lawm_lerobot.policies.smolvla.configuration_lawm_smolvla import LawmSmolVLA
 TOP = "observation.images.top"
 RGB = {"names": ["height", "width", "rgb"]}
 CHANNELS_FIRST = {"shape": [3, 32, 32], "names": ["channels", "height", "width"]}
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("plain") / "dataset", lengths=(8, 8))
-
-
-@pytest.fixture(scope="module")
-def pretrained(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return pretrain(plain, tmp_path_factory.mktemp("pretrained") / "run", "--seed=3", steps=1)
-
-
-def saved_config(run: Run) -> dict[str, Any]:
-    return json.loads((run.checkpoint() / "config.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -65,28 +50,30 @@ def test_the_channel_is_found_in_any_order(shape: tuple, names: list | None, exp
 
 @pytest.mark.parametrize("camera", [RGB, CHANNELS_FIRST], ids=["rgb", "channels_first"])
 def test_the_order_of_axes_changes_nothing(
-    camera: dict[str, Any], plain: Path, pretrained: Run, tmp_path: Path
+    camera: dict[str, Any], short_dataset: Path, pretrained_once: Run, tmp_path: Path
 ) -> None:
-    other = described_otherwise(plain, tmp_path / "other", camera)
+    other = described_otherwise(short_dataset, tmp_path / "other", camera)
     run = pretrain(other, tmp_path / "run", "--seed=3", steps=1)
-    assert_same_tensors(run.tensors(), pretrained.tensors())
-    assert saved_config(run)["input_features"][TOP]["shape"] == [3, 32, 32]
+    assert_same_tensors(run.tensors(), pretrained_once.tensors())
+    assert run.config()["input_features"][TOP]["shape"] == [3, 32, 32]
 
     labelled = [
         pretrain(
-            plain,
+            short_dataset,
             tmp_path / f"labelled_{labels.name}",
             "--seed=3",
             f"--policy.labels.repo_id=test/{labels.name}",
             f"--policy.labels.root={labels}",
             steps=1,
         ).tensors()
-        for labels in (plain, other)
+        for labels in (short_dataset, other)
     ]
     assert_same_tensors(*labelled)
 
-    ours = finetune(pretrained.checkpoint(), other, tmp_path / "fine", "--seed=3", steps=1)
-    theirs = finetune(pretrained.checkpoint(), plain, tmp_path / "fine_plain", "--seed=3", steps=1)
+    ours = finetune(pretrained_once.checkpoint(), other, tmp_path / "fine", "--seed=3", steps=1)
+    theirs = finetune(
+        pretrained_once.checkpoint(), short_dataset, tmp_path / "fine_plain", "--seed=3", steps=1
+    )
     assert_same_tensors(ours.tensors(), theirs.tensors())
     exported = export_checkpoint(read_config(str(ours.checkpoint())), tmp_path / "plain_act")
     assert ACTPolicy.from_pretrained(exported).config.input_features[TOP].shape == (3, 32, 32)
@@ -140,7 +127,7 @@ def test_cameras_of_a_vla_go_by_order_and_that_is_said(
     assert re.search(said, caplog.text)
 
 
-def test_the_confidence_of_decoded_actions_is_no_output(pretrained: Run, tmp_path: Path) -> None:
+def test_the_confidence_of_decoded_actions_is_no_output(pretrained_once: Run, tmp_path: Path) -> None:
     decoded = LeRobotDataset.create(
         "test/decoded",
         fps=10,
@@ -163,7 +150,7 @@ def test_the_confidence_of_decoded_actions_is_no_output(pretrained: Run, tmp_pat
         )
     decoded.save_episode()
     decoded.finalize()
-    run = finetune(pretrained.checkpoint(), tmp_path / "decoded", tmp_path / "run", steps=1)
-    config = saved_config(run)
+    run = finetune(pretrained_once.checkpoint(), tmp_path / "decoded", tmp_path / "run", steps=1)
+    config = run.config()
     assert config["output_features"].keys() == {"action"}
     assert config["input_features"].keys() == {TOP}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.datasets_on_the_spot import described_otherwise, make_dataset
@@ -16,29 +14,16 @@ from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.common.loading import require_readable_config, require_saved
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("plain") / "dataset", lengths=(8, 8))
-
-
-@pytest.fixture(scope="module")
-def pretrained(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return pretrain(plain, tmp_path_factory.mktemp("pretrained") / "run", "--seed=3", steps=1)
-
-
-def saved_config(run: Run) -> dict[str, Any]:
-    return json.loads((run.checkpoint() / "config.json").read_text())
-
-
 # --- what is saved is read again -----------------------------------------------------------------------------
 
 
-def test_a_frame_rate_that_is_written_as_a_float(plain: Path, pretrained: Run, tmp_path: Path) -> None:
-    floats = described_otherwise(plain, tmp_path / "floats", fps=10.0)
+def test_a_frame_rate_that_is_written_as_a_float(
+    short_dataset: Path, pretrained_once: Run, tmp_path: Path
+) -> None:
+    floats = described_otherwise(short_dataset, tmp_path / "floats", fps=10.0)
     run = pretrain(floats, tmp_path / "run", "--seed=3", "--save_freq=1", steps=2)
-    assert repr(saved_config(run)["dataset_fps"]) == "10"
-    assert_same_tensors(run.tensors(1), pretrained.tensors())
+    assert repr(run.config()["dataset_fps"]) == "10"
+    assert_same_tensors(run.tensors(1), pretrained_once.tensors())
     assert float(finetune(run.checkpoint(), floats, tmp_path / "fine", steps=1).metrics()[0]["loss"]) > 0
     assert [m["step"] for m in resume(run, 1).metrics()] == ["2"]
 
@@ -56,8 +41,8 @@ def test_a_config_that_could_not_be_read_again_is_refused_before_training() -> N
         require_readable_config(config)
 
 
-def test_a_saved_checkpoint_that_lacks_a_tensor_ends_the_run(pretrained: Run, tmp_path: Path) -> None:
-    policy, _ = load_pretraining_checkpoint(pretrained.checkpoint())
+def test_a_saved_checkpoint_that_lacks_a_tensor_ends_the_run(pretrained_once: Run, tmp_path: Path) -> None:
+    policy, _ = load_pretraining_checkpoint(pretrained_once.checkpoint())
     policy.save_pretrained(tmp_path / "whole")
     require_saved(tmp_path / "whole", policy.state_dict())
     with pytest.raises(ValueError, match=r"lacks model\.action_head\.bias"):
@@ -78,24 +63,28 @@ def warnings(run: Run, of: str) -> list[str]:
     return [line for line in run.log.splitlines() if "WARNING" in line and of in line]
 
 
-def test_a_forgotten_stage_is_said(plain: Path, pretrained: Run, tmp_path: Path) -> None:
+def test_a_forgotten_stage_is_said(short_dataset: Path, pretrained_once: Run, tmp_path: Path) -> None:
     flag = "--policy.stage=finetune"
-    assert not warnings(pretrained, flag)
-    path = f"--policy.path={pretrained.checkpoint()}"
-    on_actions = lerobot_train(plain, tmp_path / "on_actions", path, steps=1)
-    assert saved_config(on_actions)["stage"] == "pretrain"
+    assert not warnings(pretrained_once, flag)
+    path = f"--policy.path={pretrained_once.checkpoint()}"
+    on_actions = lerobot_train(short_dataset, tmp_path / "on_actions", path, steps=1)
+    assert on_actions.config()["stage"] == "pretrain"
     assert len(warnings(on_actions, flag)) == 1
     video = make_dataset(tmp_path / "video", lengths=(8, 8), action_dim=None)
     assert not warnings(lerobot_train(video, tmp_path / "on_video", path, steps=1), flag)
-    assert not warnings(finetune(pretrained.checkpoint(), plain, tmp_path / "fine", steps=1), flag)
+    assert not warnings(
+        finetune(pretrained_once.checkpoint(), short_dataset, tmp_path / "fine", steps=1), flag
+    )
 
 
-def test_another_frame_rate_is_said_where_the_stride_counts_frames(pretrained: Run, tmp_path: Path) -> None:
+def test_another_frame_rate_is_said_where_the_stride_counts_frames(
+    pretrained_once: Run, tmp_path: Path
+) -> None:
     quick = make_dataset(tmp_path / "quick", lengths=(12, 12), action_dim=None, fps=20)
-    path = f"--policy.path={pretrained.checkpoint()}"
+    path = f"--policy.path={pretrained_once.checkpoint()}"
     run = lerobot_train(quick, tmp_path / "run", path, steps=1)
     (said,) = warnings(run, "frames per second")
     assert "0.20 s" in said and "0.10 s" in said and "--policy.latent_action.stride=4" in said
-    assert saved_config(run)["dataset_fps"] == 20
+    assert run.config()["dataset_fps"] == 20
     same_time = lerobot_train(quick, tmp_path / "same", path, "--policy.latent_action.stride=4", steps=1)
     assert not warnings(same_time, "frames per second")

@@ -44,6 +44,5 @@ def require_finite_tensors(kind: str, tensors: dict[str, Tensor]) -> None:
     if broken:
         raise ValueError(
             f"The checkpoint's {kind} are not finite ({', '.join(broken[:3])}{', ...' if broken[3:] else ''}), "
-            "expected numbers: its actions could not be sent to a robot; choose an earlier checkpoint as "
-            "--policy.path."
+            "expected numbers: nothing that it predicts could be used; choose an earlier checkpoint as --policy.path."
         )
