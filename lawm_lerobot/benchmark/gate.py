@@ -83,12 +83,19 @@ def gate_results(rows: Sequence[Row]) -> list[GateResult]:
             continue
         seeds = [seed for seed in row.successes if seed in other.successes]
         if seeds:
-            rates = [
-                replace(one, successes={s: one.successes[s] for s in seeds}).rate for one in (other, row)
-            ]
             setting = row.setting
-            where = (setting.task, setting.regime, setting.demonstrations, row.videos)
-            found.append(GateResult(*where, *rates, row.looks, row.described_looking()))
+            found.append(
+                GateResult(
+                    task=setting.task,
+                    regime=setting.regime,
+                    demonstrations=setting.demonstrations,
+                    videos=row.videos,
+                    scratch=other.rate_of(seeds),
+                    supervised=row.rate_of(seeds),
+                    looks=row.looks,
+                    looking=row.described_looking(),
+                )
+            )
     return found
 
 

@@ -1,7 +1,7 @@
 """The pictures of a benchmark: success over demonstrations, and every arm with its imitation error."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,34 @@ from lawm_lerobot.benchmark.configuration import BenchmarkConfig
 from lawm_lerobot.benchmark.rows import Row
 
 
-@dataclass(frozen=True)
+@dataclass
 class Line:
     """A line of the curve: success over demonstrations.
 
     Args:
         label: Its words in the legend.
+        dotted: True for the line that shows what true actions would give.
         demonstrations: Numbers of demonstrations, ascending.
         means: Mean success over draws at each of them.
         lows: Lower ends of Student's 95% interval over draws; the mean where there is one draw.
         highs: Upper ends.
-        dotted: True for the line that shows what true actions would give.
     """
 
     label: str
-    demonstrations: list[int]
-    means: list[float]
-    lows: list[float]
-    highs: list[float]
-    dotted: bool = False
+    dotted: bool
+    demonstrations: list[int] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    lows: list[float] = field(default_factory=list)
+    highs: list[float] = field(default_factory=list)
+
+    def add(self, demonstrations: int, rates: Sequence[float]) -> None:
+        """Add a point from the success rates of its draws."""
+        mean = float(np.mean(rates))
+        half = float(t.ppf(0.975, len(rates) - 1) * sem(rates)) if len(rates) > 1 else 0.0
+        self.demonstrations.append(demonstrations)
+        self.means.append(mean)
+        self.lows.append(max(mean - half, 0.0))
+        self.highs.append(min(mean + half, 1.0))
 
 
 def curve_arms(cfg: BenchmarkConfig) -> list[tuple[str, str, int]]:
@@ -59,7 +68,7 @@ def curve_lines(cfg: BenchmarkConfig, rows: Sequence[Row], regime: str) -> list[
     """The lines of the curve, over the tasks and seeds that are finished."""
     lines = []
     for label, arm, videos in curve_arms(cfg):
-        points = []
+        shown = Line(label, dotted=arm == SUPERVISED_ALL)
         for count in sorted(cfg.demonstrations):
             rates = [
                 float(np.mean(outcomes))
@@ -69,12 +78,9 @@ def curve_lines(cfg: BenchmarkConfig, rows: Sequence[Row], regime: str) -> list[
                 for outcomes in row.successes.values()
             ]
             if rates:
-                half = t.ppf(0.975, len(rates) - 1) * sem(rates) if len(rates) > 1 else 0.0
-                mean = float(np.mean(rates))
-                points.append((count, mean, max(mean - half, 0.0), min(mean + half, 1.0)))
-        if points:
-            columns = [list(column) for column in zip(*points, strict=True)]
-            lines.append(Line(label, *columns, dotted=arm == SUPERVISED_ALL))
+                shown.add(count, rates)
+        if shown.demonstrations:
+            lines.append(shown)
     return lines
 
 

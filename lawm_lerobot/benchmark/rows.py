@@ -38,7 +38,11 @@ class Row:
 
     @property
     def rate(self) -> SuccessRate:
-        outcomes = [outcome for seed in self.successes.values() for outcome in seed]
+        return self.rate_of(list(self.successes))
+
+    def rate_of(self, seeds: Sequence[int]) -> SuccessRate:
+        """The success over the episodes of some seeds."""
+        outcomes = [outcome for seed in seeds for outcome in self.successes[seed]]
         return SuccessRate(sum(outcomes), len(outcomes))
 
     def difference(self, other: "Row") -> DrawDifference | None:

@@ -134,7 +134,7 @@ def test_numbers_of_videos_are_nested_and_those_without_share_a_cell() -> None:
     specs = [
         json.loads(command.arguments[0])["parts"]
         for command in unique_commands(cell_runs(cfg))
-        if "and-corpus" in command.title
+        if command.kind == "record" and "and-corpus" in command.title
     ]
     assert {(parts[1]["seed"], parts[1]["episodes_per_task"]) for parts in specs} == {(0, 1), (0, 2)}
 
