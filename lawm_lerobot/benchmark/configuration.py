@@ -289,6 +289,8 @@ class BenchmarkConfig:
             ("relevant_difference", 0.0, 1.0),
             ("expected.success", 0.0, 1.0),
             ("expected.spread", 0.0, 1.0),
+            ("variation", 0.0, 1.0),
+            ("camera_zoom", 1.0, math.inf),
             ("demonstration_noise", 0.0, math.inf),
             ("corpus.noise", 0.0, math.inf),
             ("cost_ratio", 0.0, math.inf),

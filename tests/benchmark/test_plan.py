@@ -200,6 +200,8 @@ def test_the_gate_runs_two_arms(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ("--primary=[[none]]", "primary is [['none']], expected pairs of different arms: change --primary"),
         ("--videos=[0]", "videos is 0, expected at least 1: change --videos"),
         ("--expected.success=2", "expected.success is 2.0, expected from 0 to 1: change --expected.success"),
+        ("--variation=2", "variation is 2.0, expected from 0 to 1: change --variation"),
+        ("--camera_zoom=0.5", "camera_zoom is 0.5, expected at least 1: change --camera_zoom"),
         ("--cotraining_cost_ratio=0.5", "expected at least 1: change --cotraining_cost_ratio"),
         ("--demonstration_noise=-1", "expected at least 0: change --demonstration_noise"),
         ("--pretraining_batch_size=0", "expected at least 1: change --pretraining_batch_size"),
