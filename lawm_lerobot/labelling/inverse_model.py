@@ -21,9 +21,9 @@ from lawm_lerobot.labelling.decoders import (
     HeldOut,
     action_scale,
     held_out_parts,
-    over_transitions,
 )
 from lawm_lerobot.method.inverse_dynamics import InverseDynamics
+from lawm_lerobot.method.transitions import over_transitions
 from lawm_lerobot.statistics.ridge import splits
 
 

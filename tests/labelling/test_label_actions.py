@@ -23,12 +23,12 @@ from lawm_lerobot.labelling.decoders import (
     Demonstration,
     FittedDecoder,
     HeldOut,
-    over_transitions,
 )
 from lawm_lerobot.labelling.latent_readout import fit_latent_readout, latent_features
 from lawm_lerobot.labelling.recordings import features_to_drop
 from lawm_lerobot.labelling.run import judge
 from lawm_lerobot.labels.episodes import EpisodeReader
+from lawm_lerobot.method.transitions import over_transitions
 from lawm_lerobot.scripts.lawm_label_actions import main
 from lawm_lerobot.statistics.ridge import overall_r2
 
