@@ -31,7 +31,7 @@ ELSEWHERE = {
 #: Names of the marked commands on every other page. The tests below run them.
 RUN = {
     README: ["import", "pretrain", "finetune", "export"],
-    DOCS / "training.md": ["install"],
+    DOCS / "training.md": ["install", "cotrain"],
     DOCS / "importing.md": ["dry run"],
     DOCS / "labels.md": ["read-out", "label"],
     DOCS / "inspect.md": ["inspect"],
@@ -90,6 +90,13 @@ def test_the_four_commands_end_with_a_plain_checkpoint(folder: Path) -> None:
     config = json.loads((folder / "outputs" / "act" / "config.json").read_text())
     assert config["type"] == "act"
     assert (folder / "outputs" / "act" / "model.safetensors").is_file()
+
+
+def test_video_stays_in_the_batch(folder: Path) -> None:
+    chunk = ["--policy.chunk_size=10", "--policy.n_action_steps=10"]
+    run([*command(DOCS / "training.md", "cotrain"), *chunk, *SMALL, "--policy.video.num_workers=1"], folder)
+    checkpoint = folder / "outputs" / "cotrain" / "checkpoints" / "last" / "pretrained_model"
+    assert json.loads((checkpoint / "config.json").read_text())["video"]["repo_id"] == "me/video"
 
 
 def test_an_import_can_be_tried(folder: Path) -> None:

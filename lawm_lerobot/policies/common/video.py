@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
@@ -34,8 +35,6 @@ from lawm_lerobot.policies.common.pretraining import PretrainingPolicy
 logger = logging.getLogger(__name__)
 
 FLAG = "--policy.video"
-#: Two pictures are of the same shape if height over width differs by less than this share.
-SAME_ASPECT = 0.02
 
 
 class VideoError(ValueError):
@@ -81,7 +80,7 @@ class Video:
         if shown not in cameras or video.shown_as is not None:
             cameras[place] = shown
         for key, own in cameras.items():
-            _check_aspect(reader, own, tuple(config.image_features[key].shape))
+            _warn_of_bars(reader, own, tuple(config.image_features[key].shape))
         wanted, found = config.robot_state_feature, reader.features.get(OBS_STATE)
         has_state = (
             wanted is not None
@@ -146,14 +145,30 @@ def _place(config: LawmConfig) -> str:
     )
 
 
-def _check_aspect(reader: EpisodeReader, camera: str, wanted: tuple[int, ...]) -> None:
+def _warn_of_bars(reader: EpisodeReader, camera: str, wanted: tuple[int, ...]) -> None:
     _, height, width = picture_shape(reader.features[camera])
-    if abs(height / width / (wanted[1] / wanted[2]) - 1) > SAME_ASPECT:
-        raise VideoError(
-            f"{reader.dataset.repo_id} has pictures of {height}x{width} pixels from '{camera}', expected the shape of "
-            f"the demonstrations' {wanted[1]}x{wanted[2]}, since they would be distorted: import the video again with "
-            f"lawm-import-videos, or change {FLAG}.camera."
+    if fitting_size((height, width), wanted[1:]) != wanted[1:]:
+        logger.warning(
+            f"The pictures of '{camera}' in {reader.dataset.repo_id} are {height}x{width} and the demonstrations' "
+            f"{wanted[1]}x{wanted[2]} pixels: the policy sees them with black bars. To avoid that, import the video again "
+            f"with lawm-import-videos --size={wanted[1]}x{wanted[2]}."
         )
+
+
+def fitting_size(size: tuple[int, ...], into: tuple[int, ...]) -> tuple[int, int]:
+    """The largest (h,w) of the shape of `size` that fits `into`; `into` itself where a pixel row is all that lacks."""
+    scale = min(into[0] / size[0], into[1] / size[1])
+    height, width = round(size[0] * scale), round(size[1] * scale)
+    return (into[0] if into[0] - height <= 1 else height), (into[1] if into[1] - width <= 1 else width)
+
+
+def fit_pictures(pictures: Tensor, into: tuple[int, int]) -> Tensor:
+    """([n],C,h,w) -> ([n],C,*into), resized without distortion, on black where the shapes differ."""
+    height, width = fitting_size(pictures.shape[-2:], into)
+    resized = resize_frames(pictures.reshape(-1, *pictures.shape[-3:]), (height, width))
+    top, left = (into[0] - height) // 2, (into[1] - width) // 2
+    padded = F.pad(resized, (left, into[1] - width - left, top, into[0] - height - top))
+    return padded.reshape(*pictures.shape[:-2], *into)
 
 
 class VideoSamples(Dataset):
@@ -169,7 +184,7 @@ class VideoSamples(Dataset):
     def __init__(self, video: Video, config: LawmConfig, latents: Tensor, image_transforms: Any) -> None:
         reader = video.reader
         self.cameras = video.cameras
-        self.sizes = {key: tuple(config.image_features[key].shape[1:]) for key in video.cameras}
+        self.sizes = {key: config.image_features[key].shape[1:] for key in video.cameras}
         self.has_state = video.has_state
         self.latents, self.action = latents, config.latent_action
         history = config.wrapped_history
@@ -207,10 +222,7 @@ class VideoSamples(Dataset):
         for key, own in self.cameras.items():
             image = item[own]  # ([n],C,h,w)
             image = image.float() / 255 if image.dtype == torch.uint8 else image
-            if tuple(image.shape[-2:]) != self.sizes[key]:
-                flat = image.reshape(-1, *image.shape[-3:])
-                image = resize_frames(flat, self.sizes[key]).reshape(*image.shape[:-2], *self.sizes[key])
-            sample[key] = image
+            sample[key] = fit_pictures(image, self.sizes[key])
         if self.has_state:
             sample[OBS_STATE] = item[OBS_STATE]
         return sample
