@@ -128,7 +128,7 @@ def gradients(policy: LawmPolicy, loss: Tensor) -> set[str]:
 # --- what is trained -----------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_the_policys_own_plus_the_weighted_one_on_the_video(
+def test_the_loss_is_of_the_policy_plus_the_weighted_one_on_the_video(
     pretrained: Path, video: Path, dataset: LeRobotDataset
 ) -> None:
     policy = load(pretrained, dataset, *flags_of(video, "--policy.video.weight=0.25"))
