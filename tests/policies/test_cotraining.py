@@ -158,7 +158,7 @@ def test_both_losses_train_the_shared_part_and_neither_the_others_head(
     theirs = {"model.action_head.weight", "model.action_head.bias", "model.decoder_pos_embed.weight"}
     policy.config.video.weight = 0.0
     of_demonstrations = gradients(policy, policy.forward(a_batch(policy))[0])
-    of_video = gradients(policy, policy.cotraining.loss())
+    of_video = gradients(policy, policy.cotraining.loss(4))
     shared = {"model.backbone.conv1.weight", "model.encoder.layers.0.self_attn.in_proj_weight"}
     assert theirs | shared <= of_demonstrations
     assert own | shared <= of_video
@@ -264,7 +264,7 @@ def test_the_robots_own_state_is_seen_and_another_ones_is_not(
     assert policy.cotraining.video.has_state == (state_dim == 2)
     lacking = policy.cotraining.video.lacks(policy.config)
     assert lacking == ["observation.images.wrist", *([] if state_dim == 2 else [STATE])]
-    assert policy.cotraining.loss() > 0
+    assert policy.cotraining.loss(4) > 0
 
 
 def test_every_step_and_process_draws_frames_of_its_own() -> None:

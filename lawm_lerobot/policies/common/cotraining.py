@@ -82,7 +82,7 @@ class CoTraining:
     def _latents(self, policy: LawmPolicy, source: Source | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The latents of a pretraining checkpoint, and its weights if the policy comes from it."""
         # It imports the policies, which import this module.
-        from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+        from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_policy
 
         config = policy.config
         chosen = config.video.checkpoint
@@ -94,7 +94,7 @@ class CoTraining:
         place = source if chosen is None else Source(chosen)
         assert place is not None
         flag = "--policy.path" if chosen is None else f"{FLAG}.checkpoint"
-        teacher, _ = load_pretraining_checkpoint(
+        teacher = load_pretraining_policy(
             place.path, [f"--device={config.device}"], revision=place.revision, flag=flag
         )
         if teacher.pretraining.inverse_dynamics is None:
@@ -107,11 +107,12 @@ class CoTraining:
         latents = self.video.infer_latents(teacher)
         return latents, load_weights(place.weights_file()) if chosen is None else {}
 
-    def loss(self) -> Tensor:
-        """The policy's own loss () on the latents of the next frames of the video."""
+    def loss(self, demonstrated: int) -> Tensor:
+        """The policy's own loss () on the latents of the next frames of the video, beside so many demonstrated samples."""
         config = self.twin.config
         if self._batches is None:
-            self._batches = video_batches(self.samples, config, self.steps)
+            batch_size = config.video.batch_size or max(1, demonstrated // 2)
+            self._batches = video_batches(self.samples, config, batch_size, self.steps)
         batch = next(self._batches)
         latents, valid = batch.pop("latents"), batch.pop("valid")  # (B,H,Z), (B,H)
         seen = self._completed(self.preprocess(batch), len(latents))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lerobot.utils.constants import OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
 from lawm_lerobot.policies.common.checkpointed import CheckpointedPolicy
@@ -49,7 +49,7 @@ class FinetuningPolicy(CheckpointedPolicy):
         loss, metrics = super().forward(batch, *args, **kwargs)
         if self.cotraining is None or not self.training:
             return loss, metrics
-        video_loss = self.cotraining.loss()
+        video_loss = self.cotraining.loss(len(batch[ACTION]))
         return loss + self.config.video.weight * video_loss, {
             **(metrics or {}),
             "video_loss": video_loss.item(),

@@ -22,14 +22,14 @@ from lawm_lerobot.policies.common.policy import LawmPolicy
 Preprocessor = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def load_pretraining_checkpoint(
+def load_pretraining_policy(
     path: str | Path,
     overrides: Sequence[str] = (),
     finite: bool = True,
     revision: str | None = None,
     flag: str = "--policy.path",
-) -> tuple[LawmPolicy, Preprocessor]:
-    """Load the policy in evaluation mode, and its preprocessor; ValueError if the checkpoint is not of pretraining.
+) -> LawmPolicy:
+    """Load the policy in evaluation mode; ValueError if the checkpoint is not of pretraining.
 
     ``overrides`` are flags of the policy's config, without ``--policy.`` (``--device=cpu``). Weights must be numbers if
     ``finite``. The ``flag`` that gave the path is named in errors.
@@ -46,8 +46,17 @@ def load_pretraining_checkpoint(
     policy = policy_class.from_pretrained(path, config=config, revision=revision, allow_pretraining=True)
     if finite:
         require_finite_tensors("weights", policy.state_dict())
+    return policy
+
+
+def load_pretraining_checkpoint(
+    path: str | Path, overrides: Sequence[str] = (), finite: bool = True
+) -> tuple[LawmPolicy, Preprocessor]:
+    """The policy as `load_pretraining_policy` loads it, and its preprocessor."""
+    policy = load_pretraining_policy(path, overrides, finite)
+    config = policy.config
     preprocessor, _ = make_pre_post_processors(
-        config, str(path), revision, preprocessor_overrides={"device_processor": {"device": config.device}}
+        config, str(path), preprocessor_overrides={"device_processor": {"device": config.device}}
     )
     return policy, preprocessor
 

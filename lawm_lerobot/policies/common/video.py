@@ -249,13 +249,15 @@ class Draws(Sampler):
             step += 1
 
 
-def video_batches(samples: VideoSamples, config: LawmConfig, first_step: int) -> Iterator[dict[str, Any]]:
+def video_batches(
+    samples: VideoSamples, config: LawmConfig, batch_size: int, first_step: int
+) -> Iterator[dict[str, Any]]:
     """Batches of `VideoSamples` without end; VideoError if they can no longer be read."""
     video = config.video
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     loader = DataLoader(
         samples,
-        batch_sampler=Draws(samples.starts, video.batch_size, [video.seed, rank], first_step),
+        batch_sampler=Draws(samples.starts, batch_size, [video.seed, rank], first_step),
         num_workers=video.num_workers,
     )
     try:

@@ -27,7 +27,8 @@ class VideoConfig:
         checkpoint: The pretraining checkpoint whose inverse dynamics infers the latents. None takes the one that the
             policy is finetuned from.
         weight: The weight of the policy's loss on the video's latents; its loss on the demonstrations has weight 1.
-        batch_size: Frames of the video in a training step of every process, beside the demonstrations.
+        batch_size: Frames of the video in a training step of every process, beside the demonstrations. None takes half
+            as many as there are samples of the demonstrations.
         num_workers: Loader processes for the video, beside LeRobot's own; 0 reads in the training process.
         seed: The seed of the draws of frames.
         tolerance_s: Seconds by which a picture's time may differ from its frame's in that dataset.
@@ -41,7 +42,7 @@ class VideoConfig:
     shown_as: str | None = None
     checkpoint: str | None = None
     weight: float = 1.0
-    batch_size: int = 8
+    batch_size: int | None = None
     num_workers: int = 2
     seed: int = 0
     tolerance_s: float = 1e-4
@@ -49,7 +50,7 @@ class VideoConfig:
     def __post_init__(self) -> None:
         for name, fits, expected in (
             ("weight", self.weight >= 0, "at least 0"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("batch_size", self.batch_size is None or self.batch_size >= 1, "at least 1"),
             ("num_workers", self.num_workers >= 0, "at least 0"),
             ("seed", self.seed >= 0, "at least 0"),
             ("tolerance_s", self.tolerance_s > 0, "seconds above 0"),
