@@ -35,7 +35,7 @@ RUN = {
     DOCS / "training.md": ["install", "cotrain"],
     DOCS / "importing.md": ["dry run"],
     DOCS / "labels.md": ["read-out", "label"],
-    DOCS / "inspect.md": ["inspect"],
+    DOCS / "inspect.md": ["inspect", "looking"],
     DOCS / "benchmark.md": ["dry run", "run"],
 }
 BIN = Path(sys.executable).parent
@@ -110,6 +110,13 @@ def test_an_import_can_be_tried(folder: Path) -> None:
 def test_a_checkpoint_is_inspected(folder: Path) -> None:
     run([*command(DOCS / "inspect.md", "inspect"), "--clips=8"], folder)
     assert (folder / "outputs" / "inspection" / "report.html").is_file()
+
+
+def test_a_finetuned_policy_is_asked_whether_it_looks(folder: Path) -> None:
+    words = command(DOCS / "inspect.md", "looking")
+    # Two steps of training may leave it constant.
+    run([*(word for word in words if not word.startswith("--require")), "--frames=4"], folder)
+    assert (folder / "outputs" / "looking" / "looking.png").is_file()
 
 
 def test_labels_shape_the_latent_actions(folder: Path) -> None:
