@@ -13,6 +13,7 @@ PROGRAMS = {
     "lerobot-train": "lerobot.scripts.lerobot_train:main",
     "lerobot-eval": "lerobot.scripts.lerobot_eval:main",
     "lawm-label-actions": "lawm_lerobot.scripts.lawm_label_actions:main",
+    "lawm-inspect": "lawm_lerobot.scripts.lawm_inspect:main",
     "record": "lawm_lerobot.benchmark.record:main",
     "imitation-error": "lawm_lerobot.benchmark.imitation:main",
 }
@@ -32,7 +33,7 @@ class Command:
     with: a command whose inputs change gets another name, and one of the same name never runs twice.
 
     Args:
-        kind: The purpose: record, pretrain, label, finetune, evaluate or imitation.
+        kind: The purpose: record, pretrain, label, finetune, evaluate, imitation or look.
         title: The part of the name that a person reads; a function of the arguments.
         program: The program, one of `PROGRAMS`.
         arguments: The arguments, with `OUT` for the folder that the command writes.

@@ -2,21 +2,28 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import draccus
 
-from lawm_lerobot.benchmark.cells import CellRun, cell_runs, unique_commands
+from lawm_lerobot.benchmark.cells import CellRun, unique_commands
+from lawm_lerobot.benchmark.comparisons import compare, comparisons_json, comparisons_table, expected_power
 from lawm_lerobot.benchmark.configuration import BenchmarkConfig
+from lawm_lerobot.benchmark.gate import gate_report, gate_results, gate_table, gated, write_gate
 from lawm_lerobot.benchmark.machine import machine
-from lawm_lerobot.benchmark.results import append_new_results, plot, read_results, results_table, rows_of
+from lawm_lerobot.benchmark.pictures import plot_arms, plot_curve
+from lawm_lerobot.benchmark.protocol import Protocol, protocol_of
+from lawm_lerobot.benchmark.results import append_new_results, read_results
+from lawm_lerobot.benchmark.rows import Row, arms_table, rows_of
 from lawm_lerobot.benchmark.runner import CommandRunner, is_done, locked
+from lawm_lerobot.benchmark.stages import cell_runs
 from lawm_lerobot.files import write_json, write_text
 
 
-def describe(cfg: BenchmarkConfig, runs: Sequence[CellRun]) -> str:
-    """The cells, the commands they share and an estimate of their duration."""
+def describe(cfg: BenchmarkConfig, protocol: Protocol, runs: Sequence[CellRun]) -> str:
+    """The protocol and its power, the cells, the commands they share and an estimate of their duration."""
     commands = unique_commands(runs)
-    lines = [f"{len(runs)} cells"]
+    lines = [str(protocol), expected_power(cfg), f"{len(runs)} cells"]
     lines += [f"  {run.cell}" for run in runs]
     lines += [f"{len(commands)} stages, with the estimated seconds of each"]
     for command in commands:
@@ -30,8 +37,34 @@ def describe(cfg: BenchmarkConfig, runs: Sequence[CellRun]) -> str:
     return "\n".join(lines)
 
 
-def run_benchmark(cfg: BenchmarkConfig) -> bool:
+def report(cfg: BenchmarkConfig, protocol: Protocol, rows: Sequence[Row]) -> str:
+    """The protocol, its comparisons, the gate and a row for each arm, in Markdown."""
+    sections = [f"{protocol}\n"]
+    if comparisons := compare(cfg, rows):
+        sections.append(comparisons_table(cfg, comparisons))
+    sections.append(gate_table(gate_results(rows)) if cfg.gate else gate_report(cfg))
+    sections.append(arms_table(cfg, rows))
+    return "\n".join(sections)
+
+
+def publish(cfg: BenchmarkConfig, protocol: Protocol, rows: Sequence[Row]) -> None:
+    """Write the report, its numbers and its pictures into the output directory."""
+    if not rows:
+        return
+    write_text(cfg.output_dir / "table.md", report(cfg, protocol, rows))
+    write_json(cfg.output_dir / "comparisons.json", comparisons_json(compare(cfg, rows)))
+    plot_arms(cfg, rows, cfg.output_dir / "plot.png")
+    plot_curve(cfg, rows, cfg.output_dir / "curve.png")
+    if cfg.gate:
+        write_gate(cfg, protocol, gate_results(rows), cfg.output_dir)
+
+
+def run_benchmark(cfg: BenchmarkConfig, file: Path | None = None) -> bool:
     """Run what is not done yet and write the results.
+
+    Args:
+        cfg: The configuration.
+        file: The YAML file that it was read from, which the report names.
 
     Returns:
         True if every cell has a result. Otherwise stderr has said which failed, and why.
@@ -39,36 +72,37 @@ def run_benchmark(cfg: BenchmarkConfig) -> bool:
     Raises:
         BenchmarkError: If the configuration cannot work, or another benchmark writes to the same folder.
     """
+    protocol = protocol_of(cfg, file)
+    cfg = gated(cfg) if cfg.gate else cfg
     cfg.check()
+    gate_report(cfg)  # refuses a file that is not a gate's
     runs = cell_runs(cfg)
     if cfg.dry_run:
-        print(describe(cfg, runs))
+        print(describe(cfg, protocol, runs))
         return True
     with locked(cfg.output_dir):
         results = read_results(cfg.output_dir / "results.jsonl")
         encoded = draccus.encode(cfg)
         settings = {key: value for key, value in encoded.items() if key not in ("output_dir", "dry_run")}
-        write_json(cfg.output_dir / "config.json", settings)
+        write_json(cfg.output_dir / "config.json", settings | {"protocol": vars(protocol)})
         write_json(cfg.output_dir / "machine.json", machine())
-
-        def publish() -> None:
-            rows = rows_of(cfg, runs, results)
-            if rows:
-                write_text(cfg.output_dir / "table.md", results_table(cfg, rows))
-                plot(cfg, rows, cfg.output_dir / "plot.png")
 
         def finished() -> None:
             if append_new_results(cfg.output_dir, runs, results):
-                publish()
+                publish(cfg, protocol, rows_of(cfg, runs, results))
 
         runner = CommandRunner(cfg.output_dir, cfg.workers, cfg.threads)
         finished()  # what was done when the benchmark was stopped
         runner.run(unique_commands([run for run in runs if run.key not in results]), finished)
-        publish()
+        publish(cfg, protocol, rows_of(cfg, runs, results))
 
     rows = rows_of(cfg, runs, results)
-    print(results_table(cfg, rows) if rows else "no cell has finished")
-    missing = [run for run in runs if run.key not in results]
+    print(report(cfg, protocol, rows) if rows else "no cell has finished")
+    return report_failures(cfg, runner, [run for run in runs if run.key not in results])
+
+
+def report_failures(cfg: BenchmarkConfig, runner: CommandRunner, missing: Sequence[CellRun]) -> bool:
+    """Say on stderr why cells are missing; True if none is."""
     for run in missing:
         failed = next(command for command in run.commands() if command.name in runner.failed)
         print(f"{run.cell}: failed\n{runner.describe_failure(failed)}\n", file=sys.stderr)

@@ -1,14 +1,17 @@
-"""``lawm-benchmark``: does pretraining help? Arms x tasks x demonstrations x seeds, from one YAML file.
+"""``lawm-benchmark``: what is video worth? Arms x tasks x demonstrations x videos x seeds, from one YAML file.
 
-    lawm-benchmark --config_path=configs/benchmark/cpu.yaml --output_dir=outputs/benchmark/cpu
+    lawm-benchmark --config_path=configs/benchmark/gate.yaml --output_dir=outputs/benchmark/gate --gate=true
+    lawm-benchmark --config_path=configs/benchmark/evidence.yaml --output_dir=outputs/benchmark/evidence
 
 Stopped and started again, it goes on where it was. See docs/benchmark.md.
 """
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from lawm_lerobot.benchmark.configuration import BenchmarkConfig, BenchmarkError
+from lawm_lerobot.benchmark.protocol import config_path
 from lawm_lerobot.benchmark.run import run_benchmark
 from lawm_lerobot.scripts.command import run_command
 
@@ -17,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     return run_command(
         BenchmarkConfig,
-        run_benchmark,
+        partial(run_benchmark, file=config_path(sys.argv[1:] if argv is None else argv)),
         user_errors=(BenchmarkError,),
         interrupted="interrupted; the same command goes on from here.",
         argv=argv,

@@ -1,1 +1,1 @@
-"""Intervals for metrics, and ridge regression."""
+"""Intervals for metrics, differences over draws, and ridge regression."""

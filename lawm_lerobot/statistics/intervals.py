@@ -46,32 +46,6 @@ def difference_interval(a: SuccessRate, b: SuccessRate, confidence: float = 0.95
     return low, high
 
 
-def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval for the mean of ``a - b``, two arms' outcomes (seeds,episodes) of the same episodes.
-
-    Seeds are resampled, then episodes within each of them, both arms together: what the two share (an easy object
-    position, a lucky draw of demonstrations) cancels. With the handful of seeds that one can afford the interval is
-    somewhat too narrow; with a single one it says nothing about others.
-
-    Raises:
-        ValueError: If ``a`` and ``b`` do not pair up.
-    """
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(
-            f"outcomes of shapes {first.shape} and {second.shape} do not pair up, expected two of (seeds, episodes)."
-        )
-    difference = first - second
-    seeds, episodes = difference.shape
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(seeds, size=(resamples, seeds, 1))  # (R,S,1)
-    means = difference[drawn, rng.integers(episodes, size=(resamples, seeds, episodes))].mean((1, 2))  # (R,)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
 def paired_t_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """Student's interval for the mean of ``a - b``, at least two metrics (n,) of the same seeds or tasks."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)

@@ -1,4 +1,4 @@
-"""The evidence benchmark: what it compares, how it counts, and that a kill in the middle changes nothing."""
+"""The evidence benchmark: what it runs, and that a kill in the middle changes nothing."""
 
 from __future__ import annotations
 
@@ -10,217 +10,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import draccus
-import numpy as np
 import pytest
-from PIL import Image
+from helpers.benchmarking import SETTING, SMOKE, configuration
 
-from lawm_lerobot.benchmark.cells import Setting, cell_runs, unique_commands
 from lawm_lerobot.benchmark.commands import Command
-from lawm_lerobot.benchmark.configuration import BenchmarkConfig, BenchmarkError
+from lawm_lerobot.benchmark.configuration import BenchmarkError
 from lawm_lerobot.benchmark.results import (
     CellResult,
     ImitationCurve,
-    Row,
+    Looking,
     append_result,
-    logged_health,
-    plot,
     read_results,
-    results_table,
-    rows_of,
 )
+from lawm_lerobot.benchmark.rows import rows_of
 from lawm_lerobot.benchmark.runner import CommandRunner, is_done, locked
+from lawm_lerobot.benchmark.stages import cell_runs
 from lawm_lerobot.scripts.lawm_benchmark import main
-from lawm_lerobot.statistics.intervals import paired_bootstrap
 
 REPOSITORY = Path(__file__).parents[2]
-SMOKE = REPOSITORY / "configs" / "benchmark" / "smoke.yaml"
 PUBLISHED = REPOSITORY / "docs" / "results" / "cpu_benchmark" / "results.jsonl"
-
-
-def configuration(*flags: str, output_dir: Path = Path("unused")) -> BenchmarkConfig:
-    return draccus.parse(
-        BenchmarkConfig, args=[f"--config_path={SMOKE}", f"--output_dir={output_dir}", *flags]
-    )
-
-
-# --- counting -----------------------------------------------------------------------------------------------------
-
-
-def test_bootstrap_of_one_seed_is_the_normal_interval_of_many_episodes() -> None:
-    rng = np.random.default_rng(1)
-    a, b = rng.random((1, 2000)) < 0.6, rng.random((1, 2000)) < 0.5
-    difference = a.astype(float) - b
-    half = 1.96 * difference.std() / np.sqrt(2000)
-    expected = (difference.mean() - half, difference.mean() + half)
-    assert paired_bootstrap(a, b) == pytest.approx(expected, abs=0.004)
-
-
-def test_bootstrap_resamples_seeds() -> None:
-    # All episodes of one seed are gained and none of the other: the mean of two drawn seeds is 0, 1/2 or 1 with
-    # probabilities 1/4, 1/2, 1/4, however many episodes there are.
-    a, b = np.zeros((2, 500)), np.zeros((2, 500))
-    a[0] = 1
-    assert paired_bootstrap(a, b) == (0.0, 1.0)
-    assert paired_bootstrap(a, b, confidence=0.4) == (0.5, 0.5)
-
-
-def test_bootstrap_keeps_the_pairs_together() -> None:
-    outcomes = np.random.default_rng(0).random((3, 50)) < 0.5
-    assert paired_bootstrap(outcomes, outcomes) == (0.0, 0.0)
-    low, high = paired_bootstrap(outcomes, outcomes[:, ::-1])
-    assert low < -0.05
-    assert high > 0.05
-    with pytest.raises(ValueError, match=r"shapes \(3, 50\) and \(2, 50\) do not pair up"):
-        paired_bootstrap(outcomes, outcomes[:2])
-
-
-SETTING = Setting("same_task", "reach-v3", 1)
-
-
-def row(arm: str, successes: dict[int, str], errors: dict[int, list[float]]) -> Row:
-    outcomes = {seed: [letter == "x" for letter in text] for seed, text in successes.items()}
-    return Row(SETTING, arm, outcomes, {seed: ImitationCurve([2, 4], errors[seed]) for seed in errors})
-
-
-def test_table_says_what_the_intervals_show(tmp_path: Path) -> None:
-    cfg = configuration()
-    rows = [
-        row("none", {0: "x" + 39 * ".", 1: 40 * "."}, {0: [0.5, 0.4], 1: [0.5, 0.4]}),
-        row("inverse_dynamics+readout", {0: 39 * "x" + ".", 1: 40 * "x"}, {0: [0.4, 0.3], 1: [0.6, 0.5]}),
-    ]
-    text = results_table(cfg, rows)
-    assert "| `none` | 1/80 = 1% (95% 0% to 7%) |  | 0.4000 | 4 | 2 of 2 |" in text
-    assert "| 0.4000 | 2 (1 of 2 seeds never) | 2 of 2 |" in text
-    assert "`inverse_dynamics+readout` succeeds more often than `none` (+98 points, 95% +91 to +100)" in text
-    plot(cfg, rows, tmp_path / "plot.png")
-    pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB")).astype(int)
-    for colour in ((31, 119, 180), (255, 127, 14)):  # matplotlib's first two, one for each arm
-        assert (np.abs(pixels - colour).sum(-1) < 30).sum() > 100
-
-
-def test_a_difference_that_no_episode_contradicts_is_not_taken_for_certain() -> None:
-    none, other = (row(arm, {0: "xx", 1: ".."}, {0: [1, 1], 1: [1, 1]}) for arm in ("none", "other"))
-    difference, (low, high) = other.difference(none)  # type: ignore[misc]
-    assert difference == 0
-    assert low < -0.4
-    assert high > 0.4
-    lone = row("lone", {2: "xx"}, {2: [1, 1]})
-    assert lone.difference(none) is None
-
-
-def test_health_is_of_the_last_line_that_has_it() -> None:
-    log = "INFO step:1 mse_over_copy:2.0\nINFO step:2 loss:1.0 mse_over_copy:0.5 latent_std:1.000\nEnd of training"
-    assert logged_health(log) == {"mse_over_copy": 0.5, "latent_std": 1.0}
-
-
-# --- planning -----------------------------------------------------------------------------------------------------
-
-
-def test_arms_share_what_is_the_same_and_nothing_else() -> None:
-    arms = ["none", "supervised", "inverse_dynamics", "inverse_dynamics+readout", "inverse_dynamics+decoded"]
-    cfg = configuration(f"--arms=[{','.join(arms)}]", "--demonstrations=[1,2]", "--seeds=[0]")
-    runs = {(run.cell.arm, run.cell.setting.demonstrations): run for run in cell_runs(cfg)}
-    pretraining = {key: run.pretraining.name for key, run in runs.items() if run.pretraining}
-    assert pretraining["inverse_dynamics", 1] == pretraining["inverse_dynamics", 2]
-    assert pretraining["inverse_dynamics", 1] == pretraining["inverse_dynamics+decoded", 1]
-    assert pretraining["inverse_dynamics+readout", 1] != pretraining["inverse_dynamics+readout", 2]
-    finetuning = [run.finetuning.name for run in runs.values()]
-    assert len(set(finetuning)) == len(finetuning)
-
-    # No arm without actions reads a recording that has them, but for the demonstrations.
-    for arm, labelled in (("inverse_dynamics+decoded", False), ("supervised", True)):
-        recorded = [command for command in runs[arm, 1].commands() if command.kind == "record"]
-        corpora = [json.loads(command.arguments[0]) for command in recorded if "corpus" in command.title]
-        assert [spec["with_actions"] for spec in corpora] == [labelled]
-
-    # Fewer demonstrations are a prefix of more of them, and another seed draws others.
-    def demonstrations(cfg: BenchmarkConfig) -> list[dict]:
-        return [
-            json.loads(command.arguments[0])["parts"][0]
-            for command in unique_commands(cell_runs(cfg))
-            if command.title.startswith("demonstrations")
-        ]
-
-    few, more = demonstrations(cfg)
-    assert (few["seed"], few["episodes_per_task"]) == (more["seed"], 1)
-    assert demonstrations(configuration("--seeds=[1]"))[0]["seed"] >= few["seed"] + 1000
-
-
-def test_a_changed_flag_renames_what_depends_on_it() -> None:
-    def names(*flags: str) -> dict[str, set[str]]:
-        commands = unique_commands(cell_runs(configuration("--seeds=[0]", *flags)))
-        return {
-            kind: {command.name for command in commands if command.kind == kind}
-            for kind in ("record", "pretrain", "finetune")
-        }
-
-    before, after = names(), names("--pretraining_steps=7")
-    assert after["record"] == before["record"]
-    assert not after["pretrain"] & before["pretrain"]
-    assert len(after["finetune"] & before["finetune"]) == 1  # from scratch
-
-
-def test_regimes_and_variants() -> None:
-    flags = ["--tasks=[reach-v3,push-v3]", "--corpus.tasks=[push-v3,door-open-v3]", "--seeds=[0]"]
-    cfg = configuration(*flags, "--regimes=[same_task,other_tasks,held_out_task]", "--corpus.body=hidden")
-    cfg.check()
-    assert cfg.corpus_tasks("same_task", "reach-v3") == ["reach-v3"]
-    assert cfg.corpus_tasks("other_tasks", "reach-v3") == ["push-v3", "door-open-v3"]
-    assert cfg.corpus_tasks("held_out_task", "reach-v3") == ["door-open-v3"]
-    runs = cell_runs(cfg)
-    assert len({run.finetuning.name for run in runs if run.cell.arm == "none"}) == 2  # one for each task
-    bodies = {
-        ("corpus" in command.title, part.get("body"))
-        for command in unique_commands(runs)
-        if command.kind == "record"
-        for part in json.loads(command.arguments[0])["parts"]
-    }
-    assert bodies == {(True, "hidden"), (False, None)}  # the demonstrations look as the evaluation does
-
-    small = "--variants={small: {arm: inverse_dynamics, pretraining: [--policy.latent_action.dim=4]}}"
-    run = cell_runs(configuration(small, "--arms=[none,small]"))[1]
-    assert run.pretraining is not None
-    assert run.pretraining.typed()[-1] == "--num_workers=0"
-    assert "--policy.latent_action.dim=4" in run.pretraining.typed()
-
-
-@pytest.mark.parametrize(
-    ("flag", "sentence"),
-    [
-        ("--arms=[none,magic]", "unknown arm 'magic': set --arms to some of none, none_equal_compute, "),
-        ("--tasks=[fly-v3]", "unknown Meta-World task 'fly-v3': set --tasks to some of assembly-v3, "),
-        ("--regimes=[mars]", "unknown regime 'mars': set --regimes to some of same_task, other_tasks"),
-        ("--regimes=[other_tasks]", "would show no task: add some to --corpus.tasks"),
-        ("--compare_with=[both]", "compare_with names 'both', which is not among the arms"),
-        ("--seeds=[100]", "expected numbers from 0 to 99: change --seeds"),
-        ("--demonstrations=[0]", "demonstrations is 0, expected at least 1: change --demonstrations"),
-        ("--seeds=[1,1]", "expected different values: change --seeds"),
-        ("--corpus.body=elephant", "unknown body 'elephant': set --corpus.body to one of sawyer"),
-    ],
-)
-def test_what_cannot_work_is_one_sentence(
-    flag: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", flag]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert sentence in said
-    assert not (tmp_path / "out").exists()
-
-
-def test_dry_run_lists_cells_and_commands_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", "--dry_run=true"]) == 0
-    said = capsys.readouterr().out
-    assert "4 cells\n  none, reach-v3, 1 demonstrations, same_task, seed 0\n" in said
-    assert "minutes of work left" in said
-    assert not (tmp_path / "out").exists()
 
 
 # --- results on disk ----------------------------------------------------------------------------------------------
@@ -228,13 +39,18 @@ def test_dry_run_lists_cells_and_commands_and_writes_nothing(
 
 def result(key: str, arm: str = "none", seed: int = 0) -> CellResult:
     curve = ImitationCurve([2, 4], [0.2, 0.1])
-    return CellResult(key, *astuple(SETTING), arm, seed, [True, False], curve, None, {"finetune": 1.5})
+    settings = (SETTING.regime, SETTING.task, SETTING.demonstrations)
+    looking = Looking("looks", 0.5, None)
+    return CellResult(key, *settings, arm, seed, [True, False], curve, None, {"finetune": 1.5}, 1, looking)
 
 
 def test_published_results_are_read() -> None:
     results = read_results(PUBLISHED)
     lines = PUBLISHED.read_text().splitlines()
-    assert [json.dumps(asdict(result)) for result in results.values()] == lines
+    found = [asdict(result) for result in results.values()]
+    assert [{key: one[key] for key in json.loads(line)} for one, line in zip(found, lines, strict=True)] == [
+        json.loads(line) for line in lines
+    ]
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,7 +136,15 @@ def test_failed_cells_are_said_and_counted_as_failure(
     )
 
 
-FILES = ("table.md", "results.jsonl", "machine.json", "config.json", "plot.png")
+FILES = (
+    "table.md",
+    "results.jsonl",
+    "comparisons.json",
+    "machine.json",
+    "config.json",
+    "plot.png",
+    "curve.png",
+)
 
 
 def benchmark(output_dir: Path, workers: int) -> subprocess.Popen[str]:
