@@ -271,6 +271,7 @@ class _CellCommands:
                 f"--output_root={OUT}",
                 f"--decoder={decoder}",
                 "--merge=true",
+                "--demonstration_share=0.5",
                 f"--seed={self.cell.seed}",
                 f"--device={self.cfg.device}",
                 *self.cfg.policy.labelling,
