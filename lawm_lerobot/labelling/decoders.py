@@ -1,6 +1,6 @@
 """The interface of all decoders from video to robot actions, and what their held-out predictions say about them.
 
-There are two, fitted on a few demonstrations: `latent_readout` and `inverse_model`.
+They are in `latent_readout` and `inverse_model`, and are fitted on a few demonstrations.
 
 Letters: n frames of an episode, C h w, A action dimension, N frames of several episodes, T = H + 1 frames of a clip.
 """
