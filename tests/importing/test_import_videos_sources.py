@@ -164,7 +164,7 @@ def test_ego4d(tmp_path):
     (source / "v2" / "annotations" / "narration.json").write_text(json.dumps({"videos": {uid: narration}}))
     segments, left = split(Ego4DSource(path=source, clip_s=3).segments())
     assert [segment.caption for segment in segments] == ["C picks a knife", "man X waves", "C cuts"]
-    assert [item.reason for item in left[1:]] == ["unusable time range"] * 4
+    assert [item.reason for item in left[:-1]] == ["unusable time range"] * 4
     whole, left = split(Ego4DSource(path=source, narrations=False).segments())
     assert [segment.caption for segment in whole] == ["Cooking, Cleaning"]
     assert left[0].reason == "named in the manifest but not there"
