@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers.datasets_on_the_spot import add_language, change_column, column, make_dataset
+from helpers.datasets_on_the_spot import (
+    add_language,
+    change_column,
+    column,
+    described_otherwise,
+    make_dataset,
+)
 from helpers.training import TINY_ACT, lerobot_train, pretrain, run_command
+from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lawm_lerobot.labelling import dataset as dataset_module
 from lawm_lerobot.labelling.configuration import FINETUNED
+from lawm_lerobot.labelling.run import unseen_demonstrations
+from lawm_lerobot.labels.configuration import LabelsConfig
+from lawm_lerobot.labels.demonstrations import digest
+from lawm_lerobot.labels.episodes import EpisodeReader
 from lawm_lerobot.scripts.lawm_label_actions import main
 
 EPISODES, LENGTH = 5, 20
@@ -186,12 +198,28 @@ def test_the_inverse_dynamics_are_finetuned_to_actions(datasets, checkpoint, tmp
     assert correlation(actions, column(datasets["withheld"], "action")) > 0.5
 
 
+def test_demonstrations_are_known_by_their_content(datasets, tmp_path):
+    reader = EpisodeReader("test/demos", datasets["demos"])
+    seen = [digest(reader.numbers(episode, "action")) for episode in (0, 2, 5)]
+    policy = SimpleNamespace(config=SimpleNamespace(labels=LabelsConfig(digests=seen, action_dims=[2])))
+
+    def unseen(root: Path, episodes: list[int]) -> list[int]:
+        recordings = SimpleNamespace(demos=EpisodeReader("test/demos", root), episodes=episodes)
+        return unseen_demonstrations(recordings, policy)  # type: ignore[arg-type]
+
+    assert unseen(datasets["demos"], list(range(8))) == [1, 3, 4, 6, 7]
+    dataset = LeRobotDataset("test/demos", root=datasets["demos"])
+    cut = delete_episodes(dataset, [0, 1], output_dir=tmp_path / "cut", repo_id="test/cut")
+    assert unseen(cut.root, list(range(6))) == [1, 2, 4, 5]  # episodes 2 and 5 are 0 and 3 there
+    assert unseen(datasets["scrambled"], [0, 1, 2, 3]) == [0, 1, 2, 3]  # others under the same name
+
+
 def test_a_dimension_that_never_moves_is_written_as_it_is(datasets, tmp_path):
     def hold(values: np.ndarray) -> None:
         values[:, 1] = 0.1
 
     demos = make_dataset(tmp_path / "demos", lengths=(LENGTH,) * 4, action_dim=3, seed=5)
-    videos = add_language(shutil.copytree(datasets["videos"], tmp_path / "videos"))
+    videos = add_language(described_otherwise(datasets["videos"], tmp_path / "videos", fps=10.0))
     log = label(videos, change_column(demos, "action", hold), tmp_path / "out", "--inverse_model.stride=2")
     assert "joint_1 never moves" in log
     actions = column(tmp_path / "out", "action")
@@ -235,6 +263,7 @@ def test_killed_half_way_leaves_nothing(datasets, checkpoint, tmp_path, monkeypa
 def test_bad_input_is_refused_in_one_sentence(datasets, checkpoint, tmp_path):
     videos, demos = datasets["videos"], datasets["demos"]
     other = make_dataset(tmp_path / "other", cameras=("wrist",), lengths=(LENGTH, LENGTH))
+    quick = make_dataset(tmp_path / "quick", lengths=(LENGTH,), action_dim=None, fps=20)
     (tmp_path / "there").mkdir()
     out = tmp_path / "out"
     for sentence, arguments in {
@@ -243,6 +272,7 @@ def test_bad_input_is_refused_in_one_sentence(datasets, checkpoint, tmp_path):
         "has no 'action'": (videos, videos, out),
         "change --labels.episodes": (videos, demos, out, "--labels.episodes=[3]"),
         "no camera in common": (videos, other, out, "--merge=true"),
+        "lawm-import-videos --fps": (quick, demos, out),
     }.items():
         assert sentence in refusal(*arguments)
     for sentence, flag in {

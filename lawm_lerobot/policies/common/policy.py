@@ -18,7 +18,7 @@ from lawm_lerobot.policies.common.clips import require_cameras
 from lawm_lerobot.policies.common.compat import publish_by_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.finetuning import FinetuningPolicy
-from lawm_lerobot.policies.common.finite_actions import require_finite
+from lawm_lerobot.policies.common.finite_actions import require_finite, require_finite_statistics
 from lawm_lerobot.policies.common.loading import (
     PretrainingCheckpointError,
     backbone_errors,
@@ -63,7 +63,8 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
         Raises:
             ConnectionError: If the backbone's published weights cannot be downloaded.
             ValueError: If no clip of the dataset has a second frame; if the latents are to come from a policy whose
-                output passes no gradient; if the base is of another type or does not fit.
+                output passes no gradient; if the base is of another type or does not fit; if the dataset has values
+                that are not finite.
         """
         source = config.latent_action.source
         if config.pretraining and source != INVERSE_DYNAMICS and not self.differentiable_latents():
@@ -71,6 +72,9 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
                 f"latent_action.source is {source!r}, but the output of {self.name} passes no gradient: choose "
                 f"--policy.latent_action.source={INVERSE_DYNAMICS}."
             )
+        if dataset_meta is not None:
+            used = {} if config.pretraining else config.output_features
+            require_finite_statistics(dataset_stats, [*(config.input_features or {}), *(used or {})])
         base = config.read_base() if load_base and config.base_path else None
         if base is not None:
             drop_backbone_weights(config)  # The base has them.
