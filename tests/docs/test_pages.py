@@ -24,6 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*/
 ELSEWHERE = {
     DOCS / "recipes.md": "tests/docs/test_recipes.py",
     DOCS / "scale.md": "tests/tools/test_scale.py",
+    DOCS / "simulation.md": "tests/docs/test_simulation.py",
     ROOT / "examples" / "so101" / "README.md": "tests/arm/test_so101.py",
     ROOT / "examples" / "import_phone_clips" / "README.md": "tests/importing/test_import_videos_examples.py",
     ROOT / "examples" / "slurm_import" / "README.md": "tests/importing/test_import_videos_examples.py",
