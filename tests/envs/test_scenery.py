@@ -159,12 +159,12 @@ def test_variation_adds_to_the_other_changes(make):
     np.testing.assert_array_equal(_positions(env)[:3], _positions(crowded))
 
 
-@pytest.mark.parametrize("task", [TASK, "button-press-topdown-v3", "push-v3"])
-def test_the_expert_succeeds_as_without(make, task):
+@pytest.mark.parametrize(("task", "seed"), [(TASK, 11), (TASK, 12), ("button-press-topdown-v3", 11)])
+def test_the_expert_succeeds_as_without(make, task, seed):
     """Pictures are all that differs: states, rewards and success stay."""
 
     def episode(env: LawmMetaworldEnv) -> np.ndarray:
-        env.reset(seed=11)
+        env.reset(seed=seed)
         env._draw = lambda camera: np.zeros((SIZE, SIZE, 3), np.uint8)  # quick: the numbers are asked for
         rows, done = [], False
         while not done:
@@ -174,7 +174,7 @@ def test_the_expert_succeeds_as_without(make, task):
         del env._draw
         return np.array(rows)
 
-    np.testing.assert_array_equal(episode(make(task)), episode(make(task, variation=1.0, camera_zoom=1.7)))
+    np.testing.assert_array_equal(episode(make(task)), episode(make(task, variation=1.0, camera_zoom=1.5)))
 
 
 # ---- camera_zoom ------------------------------------------------------------------------------------------------
@@ -186,10 +186,9 @@ def _shrunk(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(half, 2, half, 2, 3).mean(axis=(1, 3))
 
 
-@pytest.mark.parametrize("shift", [0, 20])
-def test_zoom_shows_the_same_centre_larger(make, shift):
-    wide = _picture(make(camera_shift=shift), 3).astype(float)
-    near = _shrunk(_picture(make(camera_shift=shift, camera_zoom=2.0), 3))
+def test_zoom_shows_the_same_centre_larger(make):
+    wide = _picture(make(), 3).astype(float)
+    near = _shrunk(_picture(make(camera_zoom=2.0), 3))
     quarter = SIZE // 4
 
     def difference(right: int, down: int) -> float:
