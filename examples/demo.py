@@ -65,6 +65,8 @@ class DemoConfig:
         finetuning_steps: Number of training steps of finetuning.
         eval_episodes: Number of evaluation episodes of each policy.
         seed: Seed of every training.
+        variation: Share, 0 to 1, of what differs from one episode to the next: things on the table, camera, light.
+        camera_zoom: Factor, 1 to 10, by which things appear larger in the pictures.
     """
 
     output_dir: Path = Path("outputs/demo")
@@ -75,6 +77,12 @@ class DemoConfig:
     finetuning_steps: int = 400
     eval_episodes: int = 40
     seed: int = 1
+    variation: float = 0.0
+    camera_zoom: float = 1.0
+
+    def pictures(self, prefix: str) -> list[str]:
+        """Flags that make recordings and evaluations look alike."""
+        return [f"{prefix}variation={self.variation}", f"{prefix}camera_zoom={self.camera_zoom}"]
 
 
 @dataclass
@@ -134,7 +142,8 @@ class Demo:
     def record(self, name: str, tasks: str, episodes: int, seed: int, *flags: str) -> Command:
         root = self.cfg.output_dir / "data" / name
         argv = ["python", MAKE_DATASET, f"--tasks={tasks}", f"--episodes={episodes}", f"--size={SIZE}"]
-        argv += [f"--repo_id=demo/{name}", f"--root={root}", f"--seed={seed}", "--workers=1", *flags]
+        argv += [f"--repo_id=demo/{name}", f"--root={root}", f"--seed={seed}", "--workers=1"]
+        argv += [*self.cfg.pictures("--"), *flags]
         return Command(f"record {name}", argv, done=root)
 
     def train(self, name: str, dataset: str, steps: int, threads: int, *flags: str) -> Command:
@@ -156,7 +165,8 @@ class Demo:
         out = self.cfg.output_dir / "eval" / name
         argv = ["lerobot-eval", f"--policy.path={checkpoint}", "--policy.device=cpu"]
         argv += ["--env.type=lawm_metaworld", f"--env.task={TASK}", f"--env.size={SIZE}"]
-        argv += ["--env.episode_length=120", f"--eval.n_episodes={self.cfg.eval_episodes}"]
+        argv += [*self.cfg.pictures("--env."), "--env.episode_length=120"]
+        argv += [f"--eval.n_episodes={self.cfg.eval_episodes}"]
         argv += ["--eval.batch_size=10", "--eval.use_async_envs=false", f"--output_dir={out}"]
         return Command(f"evaluate {name}", argv, done=out / "eval_info.json", threads=threads)
 

@@ -12,6 +12,10 @@
     python examples/make_metaworld_dataset.py --tasks=push-v3 --episodes=50 --with_actions=false --with_state=false \\
         --body=hidden --camera_shift=20 --distractors=4 --video=false --size=64 --repo_id=local/hand --root=data/hand
 
+    # a scene that differs from episode to episode, framed more closely; evaluate with the same two flags after --env.
+    python examples/make_metaworld_dataset.py --tasks=drawer-open-v3 --episodes=5 --size=64 \\
+        --variation=1 --camera_zoom=1.5 --repo_id=local/drawer --root=data/drawer
+
 The images and the state have the keys and shapes of `--env.type=lawm_metaworld` with the same `size` and `camera`.
 """
 
@@ -57,6 +61,9 @@ class MakeMetaworldDatasetConfig:
         camera_shift: Angle in degrees by which the camera is turned around the workspace, anticlockwise from above.
         distractors: Number of coloured things on the table that have no part in the task.
         body: The look of the arm: sawyer, hidden (the gripper alone), recoloured or rescaled (thicker links).
+        variation: Share, 0 to 1, of what differs from one episode to the next: up to 8 distractors more, the camera
+            turned by up to 10 degrees, other light.
+        camera_zoom: Factor, 1 to 10, by which things appear larger; the picture's centre stays.
         workers: Number of processes that simulate and draw; 0 does it in this one. The dataset does not depend on it.
     """
 
@@ -80,6 +87,8 @@ class MakeMetaworldDatasetConfig:
     camera_shift: float = 0.0
     distractors: int = 0
     body: str = "sawyer"
+    variation: float = 0.0
+    camera_zoom: float = 1.0
     workers: int = 2
 
 
@@ -88,7 +97,9 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
     tasks = [task for group in parse_tasks(cfg.tasks, flag="--tasks").values() for task in group]
     cameras = parse_cameras(cfg.camera, flag="--camera")
     check_size(cfg.size, flag="--size")
-    check_variation(cfg.camera_shift, cfg.distractors, cfg.body, cameras, prefix="--")
+    check_variation(
+        cfg.camera_shift, cfg.distractors, cfg.body, cameras, "--", cfg.variation, cfg.camera_zoom
+    )
     require_metaworld()
 
     from lawm_lerobot.envs.recording import (
@@ -111,6 +122,8 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
         camera_shift=cfg.camera_shift,
         distractors=cfg.distractors,
         body=cfg.body,
+        variation=cfg.variation,
+        camera_zoom=cfg.camera_zoom,
         noise=cfg.noise,
         record_executed=cfg.record_executed,
         max_steps=cfg.max_steps,

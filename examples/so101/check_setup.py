@@ -37,6 +37,7 @@ DISCARDED, LIVE = 4, 5
 INTERVAL, PATIENCE = 0.2, 10.0  # seconds between two pictures, and until a missing one is an error
 # Episodes, and frames of them, that the live pictures are compared with: the arm may stand anywhere on their way.
 EPISODES, FRAMES = 4, 16
+TOLERANCE_S = 1e-4  # LeRobot's own default
 # Lead in likeness below which two views are not told apart.
 MARGIN = 0.1
 
@@ -47,8 +48,17 @@ class CannotTell(str):
 
 @dataclass
 class Demonstrations:
+    """The dataset that the policy was finetuned on.
+
+    Args:
+        repo_id: Its name.
+        root: Its folder; LeRobot's own place by default.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's, as in the finetuning by default.
+    """
+
     repo_id: str | None = None
     root: Path | None = None
+    tolerance_s: float | None = None
 
 
 @dataclass
@@ -76,8 +86,9 @@ def find_demonstrations(cfg: CheckConfig) -> LeRobotDatasetMetadata:
                 f"{cfg.policy.pretrained_path} does not say which demonstrations it was finetuned on: pass "
                 "--demonstrations.repo_id=<user>/<name> (and --demonstrations.root=<folder>)."
             )
-        dataset = json.loads(remembered.read_text())["dataset"]
-        chosen = Demonstrations(dataset["repo_id"], dataset["root"])
+        trained = json.loads(remembered.read_text())
+        chosen.repo_id, chosen.root = trained["dataset"]["repo_id"], trained["dataset"]["root"]
+        chosen.tolerance_s = chosen.tolerance_s or trained.get("tolerance_s")
     return LeRobotDatasetMetadata(chosen.repo_id, root=chosen.root)
 
 
@@ -187,7 +198,7 @@ def seen(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> Iterat
     cameras = {key: camera for key, camera in cameras.items() if key in meta.features}
     if not cameras:
         return
-    before = remembered(meta, list(cameras))
+    before = remembered(meta, list(cameras), cfg.demonstrations.tolerance_s or TOLERANCE_S)
     now = {key: live(camera) for key, camera in cameras.items()}
     # The likeness of each camera's pictures now to the nearest picture of every camera then.
     alike = {
@@ -216,10 +227,12 @@ def seen(cfg: CheckConfig, meta: LeRobotDatasetMetadata, robot: Robot) -> Iterat
             )
 
 
-def remembered(meta: LeRobotDatasetMetadata, keys: list[str]) -> dict[str, list[np.ndarray]]:
+def remembered(
+    meta: LeRobotDatasetMetadata, keys: list[str], tolerance_s: float
+) -> dict[str, list[np.ndarray]]:
     """Pictures (h,w,3) of each camera, spread over some of the demonstrations from the first frame to the last."""
     episodes = np.unique(np.linspace(0, meta.total_episodes - 1, EPISODES).round().astype(int)).tolist()
-    dataset = LeRobotDataset(meta.repo_id, root=meta.root, episodes=episodes)
+    dataset = LeRobotDataset(meta.repo_id, root=meta.root, episodes=episodes, tolerance_s=tolerance_s)
     frames = [dataset[int(index)] for index in np.linspace(0, len(dataset) - 1, FRAMES).round()]
     return {key: [(f[key].permute(1, 2, 0).numpy() * 255).astype(np.uint8) for f in frames] for key in keys}
 

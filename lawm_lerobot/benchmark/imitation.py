@@ -18,9 +18,18 @@ from tqdm import tqdm
 
 import lawm_lerobot.policies  # noqa: F401  registers the types for LeRobot's parser
 
+TOLERANCE_S = 1e-4  # LeRobot's own default
+
 
 @torch.no_grad()
-def imitation_error(checkpoint: Path, repo_id: str, root: Path, device: str, batch_size: int = 32) -> float:
+def imitation_error(
+    checkpoint: Path,
+    repo_id: str,
+    root: Path,
+    device: str,
+    batch_size: int = 32,
+    tolerance_s: float = TOLERANCE_S,
+) -> float:
     """Mean |a - a'| over the demonstrations' frames, the actions of a chunk and their dimensions, in action units."""
     config = PreTrainedConfig.from_pretrained(checkpoint)
     config.device, config.pretrained_path = device, checkpoint
@@ -29,7 +38,7 @@ def imitation_error(checkpoint: Path, repo_id: str, root: Path, device: str, bat
         config, str(checkpoint), preprocessor_overrides={"device_processor": {"device": device}}
     )
     deltas = resolve_delta_timestamps(config, LeRobotDatasetMetadata(repo_id, root=root))
-    dataset = LeRobotDataset(repo_id, root=root, delta_timestamps=deltas)
+    dataset = LeRobotDataset(repo_id, root=root, delta_timestamps=deltas, tolerance_s=tolerance_s)
     total, count = 0.0, 0
     for batch in torch.utils.data.DataLoader(dataset, batch_size=batch_size):
         truth, valid = batch[ACTION], ~batch[f"{ACTION}_is_pad"]  # (B,H,A), (B,H)
@@ -47,12 +56,19 @@ def main() -> None:
     parser.add_argument("--repo_id", required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tolerance_s", type=float, default=TOLERANCE_S)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     folders = {int(path.name): path for path in args.checkpoints.iterdir() if path.name.isdigit()}
     steps = sorted(folders)
     errors = [
-        imitation_error(folders[step] / "pretrained_model", args.repo_id, args.root, args.device)
+        imitation_error(
+            folders[step] / "pretrained_model",
+            args.repo_id,
+            args.root,
+            args.device,
+            tolerance_s=args.tolerance_s,
+        )
         for step in tqdm(steps, unit="checkpoint")
     ]
     args.output.parent.mkdir(parents=True, exist_ok=True)

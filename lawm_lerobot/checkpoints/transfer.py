@@ -51,6 +51,11 @@ class Reinitialise(Pattern):
 
 
 @dataclass(frozen=True)
+class OtherActions(Reinitialise):
+    """Re-initialise what takes or gives actions. Co-training has it twice: for latents, and for actions."""
+
+
+@dataclass(frozen=True)
 class KeepIfPresent(Pattern):
     """Keep the tensor if the pretraining policy has it; without it, start fresh; unneeded, drop it.
 
@@ -245,7 +250,7 @@ def transfer_tensors(
     misfits: list[str] = []
     placed = set(target)
     for name, fresh in target.items():
-        rule = _rule_for(name, rules)
+        rule = rule_for(name, rules)
         origin = rule.origin(name) if isinstance(rule, StartFrom) else name
         given = source.get(origin)
         outcome = _transfer(given, fresh, rule)
@@ -263,7 +268,7 @@ def transfer_tensors(
     for name, given in source.items():
         if name in placed:
             continue
-        rule = _rule_for(name, rules)
+        rule = rule_for(name, rules)
         if rule is None or isinstance(rule, (InterpolateRows, MatchRows, MatchColumns)):
             misfits.append(f"{name} of shape {tuple(given.shape)} has no place in the policy")
         else:
@@ -277,7 +282,8 @@ def transfer_tensors(
     return state, report
 
 
-def _rule_for(name: str, rules: Sequence[Rule]) -> Rule | None:
+def rule_for(name: str, rules: Sequence[Rule]) -> Rule | None:
+    """Find the rule for a tensor of this name; None if it is to carry over unchanged."""
     return next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None)
 
 

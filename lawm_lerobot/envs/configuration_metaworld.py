@@ -26,9 +26,14 @@ STATE_DIM = 4  # hand position x, y, z in metres and gripper opening in [0, 1]
 FIXED_CAMERAS = ("topview", "corner", "corner2", "corner3")
 CAMERAS = (*FIXED_CAMERAS, "behindGripper", "gripperPOV")
 
+# Arguments of LawmMetaworldEnv that change its pictures, besides their size and cameras; a recording has the same.
+PICTURES = ("shadows", "camera_shift", "distractors", "body", "variation", "camera_zoom")
+
 # Looks of the arm, see LawmMetaworldEnv.
 BODIES = ("sawyer", "hidden", "recoloured", "rescaled")
 MAX_DISTRACTORS = 20  # more leave no room on the table
+VARIED_DISTRACTORS = 8  # that a variation of 1 adds
+MAX_ZOOM = 10
 
 
 @cache
@@ -82,24 +87,50 @@ def check_size(size: int, flag: str = "--env.size") -> None:
 
 
 def check_variation(
-    camera_shift: float, distractors: int, body: str, cameras: Iterable[str], prefix: str = "--env."
+    camera_shift: float,
+    distractors: int,
+    body: str,
+    cameras: Iterable[str],
+    prefix: str = "--env.",
+    variation: float = 0.0,
+    camera_zoom: float = 1.0,
 ) -> None:
     """Refuse a change of the pictures that does not exist; ValueError names `prefix` and the flag to change."""
     if not math.isfinite(camera_shift) or abs(camera_shift) > 180:
         raise ValueError(
             f"a camera shift of {camera_shift} is not between -180 and 180 degrees: change {prefix}camera_shift"
         )
-    if camera_shift and not set(cameras) & set(FIXED_CAMERAS):
+    if not 1 <= camera_zoom <= MAX_ZOOM:
         raise ValueError(
-            f"the cameras on the gripper do not shift: set {prefix}camera_shift=0, or {prefix}camera to one or more of "
-            f"{', '.join(FIXED_CAMERAS)}"
+            f"a camera zoom of {camera_zoom} is not between 1 and {MAX_ZOOM}: change {prefix}camera_zoom"
         )
+    for changed, verb, remedy in (
+        (camera_shift != 0, "shift", "camera_shift=0"),
+        (camera_zoom != 1, "zoom", "camera_zoom=1"),
+    ):
+        if changed and not set(cameras) & set(FIXED_CAMERAS):
+            raise ValueError(
+                f"the cameras on the gripper do not {verb}: set {prefix}{remedy}, or {prefix}camera to one or more of "
+                f"{', '.join(FIXED_CAMERAS)}"
+            )
+    if not 0 <= variation <= 1:
+        raise ValueError(f"a variation of {variation} is not between 0 and 1: change {prefix}variation")
     if not 0 <= distractors <= MAX_DISTRACTORS:
         raise ValueError(
             f"{distractors} distractors is not between 0 and {MAX_DISTRACTORS}: change {prefix}distractors"
         )
+    if distractors + varied_distractors(variation) > MAX_DISTRACTORS:
+        raise ValueError(
+            f"{distractors} distractors, with the {varied_distractors(variation)} that a variation of {variation} adds, "
+            f"are more than {MAX_DISTRACTORS}: lower {prefix}distractors or {prefix}variation"
+        )
     if body not in BODIES:
         raise ValueError(f"unknown body {body!r}: set {prefix}body to one of {', '.join(BODIES)}")
+
+
+def varied_distractors(variation: float) -> int:
+    """The number of distractors that a variation, 0 to 1, adds."""
+    return round(variation * VARIED_DISTRACTORS)
 
 
 def require_metaworld() -> None:
@@ -135,10 +166,16 @@ class LawmMetaworldEnvConfig(EnvConfig):
             above.
         distractors: Number of small coloured things, 0 to 20, that stand on the table without a part in the task.
         body: The look of the arm: `sawyer`, `hidden` (the gripper alone), `recoloured` or `rescaled`.
+        variation: Share, 0 to 1, of what differs from one reset to the next. At 1 there are 8 distractors more, the
+            fixed cameras are turned by up to 10 degrees to either side of `camera_shift`, and each colour channel is
+            multiplied by 0.7 to 1.3.
+        camera_zoom: Factor, 1 to 10, by which things appear larger in the pictures of the fixed cameras. The pictures'
+            centres stay.
         features: The observations and the action, filled in from the fields above.
         features_map: The names of ``features`` for policies, filled in too.
 
-    `camera_shift`, `distractors` and `body` change the pictures only: a seed's states, rewards and success stay.
+    `camera_shift`, `distractors`, `body`, `variation` and `camera_zoom` change the pictures only: a seed's states, rewards
+    and success stay. They combine freely.
     """
 
     task: str = "push-v3"
@@ -151,6 +188,8 @@ class LawmMetaworldEnvConfig(EnvConfig):
     camera_shift: float = 0.0
     distractors: int = 0
     body: str = "sawyer"
+    variation: float = 0.0
+    camera_zoom: float = 1.0
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=dict)
 
@@ -176,7 +215,14 @@ class LawmMetaworldEnvConfig(EnvConfig):
         parse_tasks(self.task)
         parse_cameras(self.camera)
         check_size(self.size)
-        check_variation(self.camera_shift, self.distractors, self.body, parse_cameras(self.camera))
+        check_variation(
+            self.camera_shift,
+            self.distractors,
+            self.body,
+            parse_cameras(self.camera),
+            variation=self.variation,
+            camera_zoom=self.camera_zoom,
+        )
         if self.obs_type not in ("pixels_agent_pos", "pixels"):
             raise ValueError(
                 f"unknown observation type {self.obs_type!r}: set --env.obs_type to pixels_agent_pos or pixels"
@@ -188,7 +234,7 @@ class LawmMetaworldEnvConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict:
-        same = ("size", "obs_type", "shadows", "camera_shift", "distractors", "body", "episode_length", "fps")
+        same = ("size", "obs_type", "episode_length", "fps", *PICTURES)
         return {"cameras": parse_cameras(self.camera)} | {name: getattr(self, name) for name in same}
 
     def create_envs(

@@ -49,7 +49,8 @@ from lerobot.envs.metaworld import MetaworldEnv
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, STATE_DIM, check_variation
+from lawm_lerobot.envs.configuration_metaworld import STATE_DIM, check_variation
+from lawm_lerobot.envs.scenery import Scenery, change_body, draw_scenery, turn_cameras, zoom_cameras
 
 # Said by the scripted experts at nearly every step: their raw actions are larger than 1. expert_action() clips them.
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", module="metaworld")
@@ -59,25 +60,6 @@ UPSIDE_DOWN_CAMERAS = ("corner", "corner2", "corner3")
 
 # Closer than in Meta-World's scene file; LeRobot moves the camera to the same place, and so do its public datasets.
 CORNER2_POSITION = (0.75, 0.075, 0.7)  # metres
-
-WORKSPACE_CENTRE = (0.0, 0.6)  # x, y in metres
-# Where distractors stand, and the places tried for each before one too close to something else is taken.
-DISTRACTOR_AREA = ((-0.35, 0.4), (0.35, 0.9))  # lowest and highest x, y in metres
-DISTRACTOR_TRIALS = 200
-DISTRACTOR_SHAPES = (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE)
-# Not red, green or blue, the colours of Meta-World's goal markers.
-DISTRACTOR_COLOURS = (
-    (0.9, 0.8, 0.1),
-    (0.95, 0.5, 0.1),
-    (0.95, 0.5, 0.7),
-    (0.5, 0.1, 0.6),
-    (0.95, 0.95, 0.95),
-)
-# Bodies of Meta-World's scene files that are the same in every task; the others, with their parts, are the task's.
-SCENE_BODIES = ("", "tablelink", "RetainingWall", "base", "mocap")
-
-RECOLOURED = (0.1, 0.25, 0.7)  # in place of Sawyer's red
-RESCALED = 1.5  # thickness of the links; their length stays. Thinner ones come apart at the joints
 
 
 class LawmMetaworldEnv(MetaworldEnv):
@@ -105,11 +87,17 @@ class LawmMetaworldEnv(MetaworldEnv):
             the line from object to goal if there is room. Nothing collides with them.
         body: `sawyer`; `hidden`, the gripper alone, as a hand that moves things; `recoloured`, blue links; or
             `rescaled`, links half as thick again. The gripper is always Sawyer's.
+        variation: Share, 0 to 1, of what may differ from one reset to the next: see `draw_scenery`. One seed gives the
+            same scenery, before or after other episodes, in recording and in evaluation.
+        camera_zoom: Factor, 1 to 10, by which things appear larger in the pictures of the fixed cameras, whose field of
+            view narrows about the picture's centre. Cameras on the gripper see what they saw.
     """
 
     metadata: dict[str, Any]
     observation_space: gym.spaces.Dict
     _env: Any  # Meta-World's environment, or None before the first reset and after close
+    # Positions (cameras, 3) and orientations (cameras, 4), before an episode's variation turns the cameras.
+    _camera_poses: tuple[np.ndarray, np.ndarray]
 
     def __init__(
         self,
@@ -123,8 +111,10 @@ class LawmMetaworldEnv(MetaworldEnv):
         camera_shift: float = 0.0,
         distractors: int = 0,
         body: str = "sawyer",
+        variation: float = 0.0,
+        camera_zoom: float = 1.0,
     ):
-        check_variation(camera_shift, distractors, body, cameras, prefix="")
+        check_variation(camera_shift, distractors, body, cameras, "", variation, camera_zoom)
         super().__init__(
             task,
             camera_name=cameras[0],
@@ -139,12 +129,14 @@ class LawmMetaworldEnv(MetaworldEnv):
         self.camera_shift = camera_shift
         self.distractors = distractors
         self.body = body
+        self.variation = variation
+        self.camera_zoom = camera_zoom
         self.metadata = {**self.metadata, "render_fps": fps}
         self._max_episode_steps = episode_length  # read by LeRobot's rollout()
         self._steps = 0
         self._pixels: dict[str, np.ndarray] = {}
         self._raw_obs: np.ndarray | None = None
-        self._distractors: list[tuple] | None = None  # mjv_initGeom's arguments; None: not yet placed
+        self._scenery: Scenery | None = None  # None: not yet drawn for this episode
         self._renderer: mujoco.Renderer | None = None
 
         images = gym.spaces.Dict(dict.fromkeys(self.cameras, self.observation_space["pixels"]))
@@ -163,16 +155,18 @@ class LawmMetaworldEnv(MetaworldEnv):
         env.seeded_rand_vec = True  # ... drawn from the generator that reset(seed=...) seeds
         env.max_path_length = sys.maxsize  # step() decides when an episode ends
         env.model.camera("corner2").pos = CORNER2_POSITION
-        _shift_cameras(env.model, self.camera_shift)
-        _change_body(env.model, self.body)
+        turn_cameras(env.model, self.camera_shift)
+        zoom_cameras(env.model, self.camera_zoom)
+        change_body(env.model, self.body)
+        self._camera_poses = env.model.cam_pos.copy(), env.model.cam_quat.copy()
         self._env = env
 
     def _format_raw_obs(self, raw_obs: np.ndarray) -> dict[str, Any]:
         # After a reset, the goal marker's place is in the model but not yet in the data that is drawn.
         mujoco.mj_kinematics(self._env.model, self._env.data)
+        if self._scenery is None:
+            self._scenery = self._set_scene()
         mujoco.mj_camlight(self._env.model, self._env.data)
-        if self.distractors and self._distractors is None:
-            self._distractors = self._place_distractors()
         self._raw_obs = raw_obs
         self._pixels = {name: self._draw(name) for name in self.cameras}
         observation: dict[str, Any] = {"pixels": self._pixels}
@@ -182,7 +176,7 @@ class LawmMetaworldEnv(MetaworldEnv):
 
     def reset(self, seed: int | None = None, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self._steps = 0
-        self._distractors = None
+        self._scenery = None
         return super().reset(seed=seed, **kwargs)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -200,40 +194,19 @@ class LawmMetaworldEnv(MetaworldEnv):
         """The action of Meta-World's scripted expert, (4,) float32 in [-1, 1]. The expert sees the exact state."""
         return np.clip(self.expert_policy.get_action(self._raw_obs), -1.0, 1.0).astype(np.float32)
 
-    def _place_distractors(self) -> list[tuple]:
+    def _set_scene(self) -> Scenery:
+        """The scenery of this episode, with the fixed cameras put where it has them."""
+        if not (self.distractors or self.variation):
+            return Scenery()
         # A child of the generator, because the simulation draws its positions from the same seed's plain stream.
         random = self.np_random.spawn(1)[0]
-        taken = self._taken_places()
-        distractors: list[tuple] = []
-        for _ in range(self.distractors):
-            size = random.uniform(0.015, 0.03)  # half the width
-            trials = random.uniform(*DISTRACTOR_AREA, size=(DISTRACTOR_TRIALS, 2))  # (trials, 2)
-            gaps = np.linalg.norm(trials[:, None] - taken[:, :2], axis=-1) - taken[:, 2] - 1.5 * size
-            # The first free one or, if there is none, the one with the least overlap.
-            place = trials[np.minimum(gaps.min(axis=1), 0).argmax()]
-            taken = np.vstack([taken, [*place, 1.5 * size]])
-            shape = DISTRACTOR_SHAPES[random.integers(len(DISTRACTOR_SHAPES))]
-            rgba = np.array([*DISTRACTOR_COLOURS[random.integers(len(DISTRACTOR_COLOURS))], 1], np.float32)
-            position, rotation = np.array([*place, self._table_height(place) + size]), np.eye(3).ravel()
-            distractors.append((shape, np.full(3, size), position, rotation, rgba))
-        return distractors
-
-    def _table_height(self, place: np.ndarray) -> float:
-        """Height in metres of the table as it is drawn: 0, or 0.05 in the tasks whose table has a hole."""
-        start = 0.1  # metres, below the hand
-        position, down = np.array([*place, start]), np.array([0.0, 0, -1])
-        groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # those that are drawn
-        model, data = self._env.model, self._env.data
-        return start - mujoco.mj_ray(model, data, position, down, groups, 1, -1, np.empty(1, np.int32))
-
-    def _taken_places(self) -> np.ndarray:
-        """(n, 3): x, y and radius in metres of the task's objects, and of the way from the object to the goal."""
-        model, data = self._env.model, self._env.data
-        roots = model.body_rootid[model.geom_bodyid]  # (geoms,)
-        geoms = [i for i, root in enumerate(roots) if root and model.body(root).name not in SCENE_BODIES]
-        objects = np.column_stack([data.geom_xpos[geoms, :2], model.geom_rbound[geoms]])
-        way = np.linspace(self._env.obj_init_pos[:2], self._env._target_pos[:2], 9)
-        return np.vstack([objects, np.column_stack([way, np.full(len(way), 0.05)])])
+        scenery = draw_scenery(self._env, random, self.distractors, self.variation)
+        if self.variation:
+            # From where they stood at first: turned back and forth, they would keep rounding errors of other episodes.
+            model = self._env.model
+            model.cam_pos[:], model.cam_quat[:] = self._camera_poses
+            turn_cameras(model, scenery.camera_turn)
+        return scenery
 
     # ---- pictures ---------------------------------------------------------------------------------------------
 
@@ -244,15 +217,15 @@ class LawmMetaworldEnv(MetaworldEnv):
             _close_renderers_at_exit()
         self._renderer.update_scene(self._env.data, camera=camera)
         # Into the picture, not into the model, where a body more would change the simulation.
-        scene = self._renderer.scene
-        for distractor in self._distractors or ():
+        scene, scenery = self._renderer.scene, self._scenery or Scenery()
+        for distractor in scenery.distractors:
             mujoco.mjv_initGeom(scene.geoms[scene.ngeom], *distractor)
             scene.geoms[scene.ngeom].category = mujoco.mjtCatBit.mjCAT_DYNAMIC  # casts a shadow
             scene.ngeom += 1
         image = self._renderer.render()
         if camera in UPSIDE_DOWN_CAMERAS:
             image = np.ascontiguousarray(image[::-1, ::-1])
-        return image
+        return image if scenery.light is None else np.minimum(image * scenery.light, 255).astype(np.uint8)
 
     def _make_renderer(self) -> mujoco.Renderer:
         visual = self._env.model.vis
@@ -287,53 +260,6 @@ class LawmMetaworldEnv(MetaworldEnv):
         super().close()
         self._env = None
         self._pixels = {}
-
-
-def _shift_cameras(model: mujoco.MjModel, degrees: float) -> None:
-    angle = np.radians(degrees)
-    turn = np.array([np.cos(angle / 2), 0, 0, np.sin(angle / 2)])  # quaternion w, x, y, z
-    centre = np.array([*WORKSPACE_CENTRE, 0])
-    for name in FIXED_CAMERAS if degrees else ():
-        camera = model.camera(name)
-        position, orientation = np.empty(3), np.empty(4)
-        mujoco.mju_rotVecQuat(position, camera.pos - centre, turn)
-        mujoco.mju_mulQuat(orientation, turn, camera.quat)
-        camera.pos, camera.quat = position + centre, orientation
-
-
-def _subtree(model: mujoco.MjModel, root: str) -> np.ndarray:
-    """(bodies,) bool: the body of this name and everything that hangs on it."""
-    inside = np.zeros(model.nbody, bool)
-    for i, parent in enumerate(model.body_parentid):  # parents come first
-        inside[i] = inside[parent] or model.body(i).name == root
-    return inside
-
-
-def _change_body(model: mujoco.MjModel, body: str) -> None:
-    """Change how the robot above its gripper is drawn. Call it before a renderer is made, which copies the meshes."""
-    root = "base" if body == "hidden" else "right_arm_base_link"  # with its pedestal or without
-    robot = _subtree(model, root)  # (bodies,)
-    robot &= ~_subtree(model, "right_hand")
-    geoms = robot[model.geom_bodyid]  # (geoms,)
-    if body == "hidden":
-        model.geom_rgba[geoms, 3] = 0
-        model.site_rgba[robot[model.site_bodyid], 3] = 0
-    elif body == "recoloured":
-        model.geom_rgba[geoms, :3] = RECOLOURED
-    elif body == "rescaled":
-        # Meshes that collide with something keep their shape.
-        solid = (model.geom_contype | model.geom_conaffinity).astype(bool)
-        for i in np.flatnonzero(geoms & ~solid & (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH)):
-            mesh = model.geom_dataid[i]
-            first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
-            vertices = model.mesh_vert[first : first + count]
-            first, count = model.mesh_normaladr[mesh], model.mesh_normalnum[mesh]
-            normals = model.mesh_normal[first : first + count]
-            scale = np.full(3, RESCALED)
-            scale[model.geom_size[i].argmax()] = 1  # along the link
-            vertices *= scale
-            normals /= scale
-            normals /= np.linalg.norm(normals, axis=1, keepdims=True)
 
 
 # A renderer left open at exit makes mujoco print tracebacks, because it ends the display before its contexts. Exit

@@ -3,8 +3,8 @@
     episodes = record_expert_episodes(ExpertRecording(["push-v3"], episodes_per_task=25, size=96))
     write_dataset(episodes, repo_id="me/push", root=Path("data/push"), fps=80)
 
-A frame holds the observation before the policy acts, and the action it should take there. Object positions come from the
-episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
+A frame holds the observation before the policy acts, and the action it should take there. Object positions, and what
+`variation` changes, come from the episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
 unless changed), so keep the two ranges apart.
 """
 
@@ -26,7 +26,7 @@ from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME, OBS_IMAGES, OBS_STATE
 
-from lawm_lerobot.envs.configuration_metaworld import ACTION_DIM, STATE_DIM, require_metaworld
+from lawm_lerobot.envs.configuration_metaworld import ACTION_DIM, PICTURES, STATE_DIM, require_metaworld
 
 if TYPE_CHECKING:
     from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
@@ -65,7 +65,8 @@ class ExpertRecording:
         tasks: Meta-World v3 task names.
         episodes_per_task: Number of episodes of each task.
         seed: Seed of the first episode of every task; episode k resets with `seed + k`.
-        size, cameras, shadows, camera_shift, distractors, body: Arguments of `LawmMetaworldEnv`.
+        size, cameras, shadows, camera_shift, distractors, body, variation, camera_zoom: Arguments of
+            `LawmMetaworldEnv`.
         noise: Standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
             [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
         record_executed: Record the noisy action that moved the arm. By default the expert's clean action is
@@ -85,6 +86,8 @@ class ExpertRecording:
     camera_shift: float = 0.0
     distractors: int = 0
     body: str = "sawyer"
+    variation: float = 0.0
+    camera_zoom: float = 1.0
     noise: float = 0.0
     record_executed: bool = False
     max_steps: int = 500
@@ -92,8 +95,7 @@ class ExpertRecording:
     success_only: bool = True
 
     def environment(self, task: str) -> "LawmMetaworldEnv":
-        same = ("size", "shadows", "camera_shift", "distractors", "body")
-        arguments = {name: getattr(self, name) for name in same}
+        arguments = {name: getattr(self, name) for name in ("size", *PICTURES)}
         return _get_env(task=task, cameras=tuple(self.cameras), episode_length=self.max_steps, **arguments)
 
 

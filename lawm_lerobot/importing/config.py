@@ -118,10 +118,10 @@ class ImportConfig:
             raise ImportSettingsError(f"--camera={self.camera} must look like observation.images.name.")
         if not 0 <= self.min_motion < 1:
             raise ImportSettingsError(f"--min_motion={self.min_motion} must be from 0 to 1.")
-        if self.min_episode_s < 0 or self.max_episode_s * self.fps < 2:
+        if not (self.min_episode_s >= 0 and 2 <= self.max_episode_s * self.fps < math.inf):
             raise ImportSettingsError(
-                f"--max_episode_s={self.max_episode_s} must hold at least two frames and --min_episode_s="
-                f"{self.min_episode_s} must not be negative."
+                f"--max_episode_s={self.max_episode_s} must be a number of seconds that hold at least two frames, and "
+                f"--min_episode_s={self.min_episode_s} must not be negative."
             )
         if self.min_episode_s > self.max_episode_s:
             raise ImportSettingsError(

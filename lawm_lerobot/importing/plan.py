@@ -158,9 +158,9 @@ def list_sources(sources: list[VideoSource], seed: int) -> list[SourcePlan]:
 def _check_caps(source: VideoSource) -> None:
     for flag in ("weight", "max_episodes", "max_hours"):
         value = getattr(source, flag)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise ImportSettingsError(
-                f"--source.{flag}={value} must be positive, or left out for all there is."
+                f"--source.{flag}={value} must be a positive number, or left out for all there is."
             )
 
 

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NO_MOTION = "no motion above --min_motion"
     BREAKS_OFF = "the video breaks off"
     DAMAGED = "damaged"
+    BESIDE_ITS_TIME = "pictures beside their frames' times"
     CLOCK_JUMPS = "its clock jumps, or pictures are missing"
     # An entry of a source's own files.
     NOT_AN_ID = "not a video id"

@@ -239,18 +239,17 @@ def _explain_nothing(
 def _explain_part(
     task: Task, settings: WriteSettings, reading: Reading, result: TaskResult
 ) -> tuple[Reason | None, str]:
-    """Reason and detail of a task that gave less than the container promised; no reason if it gave all."""
+    """Reason and detail of a task that gave less than there should have been; no reason if it gave all."""
     promised_s = task.probe.claimed_s
-    if promised_s is None:
-        return None, ""
-    wanted_end = promised_s if reading.end_s is None else min(reading.end_s, promised_s)
-    missing = wanted_end - reading.shown_to_s
     footage = task.segment.footage
-    if footage.is_stream and missing > max(1.0, 0.05 * promised_s) and footage.ends_early(task.probe):
-        detail = f"decodes to {reading.shown_to_s:.2f} s of {promised_s:.2f} s"
-        return Reason.BREAKS_OFF, detail + (f" ({reading.errors[0]})" if reading.errors else "")
-    if reading.errors and missing > 0.5:
-        return Reason.DAMAGED, reading.errors[0]
+    if promised_s is not None and footage.is_stream:
+        wanted_end = promised_s if reading.end_s is None else min(reading.end_s, promised_s)
+        missing = wanted_end - reading.shown_to_s
+        if missing > max(1.0, 0.05 * promised_s) and footage.ends_early(task.probe):
+            detail = f"decodes to {reading.shown_to_s:.2f} s of {promised_s:.2f} s"
+            return Reason.BREAKS_OFF, detail + (f" ({reading.errors[0]})" if reading.errors else "")
+    if reading.errors:
+        return Reason.DAMAGED, f"{len(reading.errors)} x {reading.errors[0]}"
     return None, ""
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from lawm_lerobot.inspection.looking import UNUSED, Looking
 from lawm_lerobot.inspection.metrics import OWN, PREDICTED, SHUFFLED_BATCH, SHUFFLED_EPISODE, ZEROED, Metrics
+from lawm_lerobot.inspection.occlusion import Occlusions
 from lawm_lerobot.inspection.sample import Sample
 
 # Names of the sets of latents, as the report shows them.
@@ -18,6 +20,8 @@ DRIVES = {
 }
 # Tasks with a colour of their own in the map.
 COLOURS = 9
+# Change of the chunk by one patch that the darkest heat stands for at least: a blind policy's should look like nothing.
+LEAST_HEAT = UNUSED / 2
 
 
 def draw_explained_variance(metrics: Metrics, file: Path) -> Path:
@@ -106,6 +110,63 @@ def draw_probes(probe: dict[str, Any], file: Path) -> Path:
     for axis in axes[-1]:
         axis.set_xlabel("held-out R2")
     return _save(figure, file)
+
+
+def draw_looking(looking: Looking, occlusions: Occlusions, file: Path) -> Path:
+    """Draw where the policy looks, one row per camera, and a bar for the use of each of its inputs."""
+    from matplotlib import pyplot as plt
+
+    cameras, shown = list(occlusions.changes), len(occlusions.episodes)
+    highest = max(LEAST_HEAT, *(float(change.max()) for change in occlusions.changes.values()))
+    figure = plt.figure(figsize=(2 * shown + 4, max(3.2, 2 * len(cameras) + 0.9)), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[2 * shown + 0.8, 3.6], squeeze=False)[0]
+    axes = left.subplots(len(cameras), shown, squeeze=False)
+    for row, camera in zip(axes, cameras, strict=True):
+        row[0].set_ylabel(f"{_camera_name(camera)}\nuse {looking.cameras[camera].use:.2f}", fontsize=9)
+        for index, axis in enumerate(row):
+            picture = occlusions.pictures[camera][index]
+            # Grey and pale, so that colour means heat.
+            axis.imshow(picture.mean(-1), cmap="gray", vmin=-80, vmax=255, extent=(0, 1, 1, 0))
+            heat = occlusions.changes[camera][index]
+            strength = np.clip(heat / highest, 0, 1)
+            drawn = axis.imshow(
+                heat, cmap="plasma", vmin=0, vmax=highest, alpha=0.85 * strength, extent=(0, 1, 1, 0)
+            )
+            axis.set(xticks=[], yticks=[], aspect=picture.shape[0] / picture.shape[1])
+    for axis, episode, number in zip(axes[0], occlusions.episodes, occlusions.indices, strict=True):
+        axis.set_title(f"episode {episode}, frame {number}", fontsize=8)
+    bar = left.colorbar(drawn, ax=axes, shrink=0.8, pad=0.01)
+    bar.solids.set_alpha(1)
+    bar.set_label(
+        "change of the chunk by painting over a patch,\nas a share of that by another frame", fontsize=8
+    )
+    _draw_uses(right.subplots(), looking)
+    figure.suptitle(f"Where the policy looks. Verdict: {looking.verdict.replace('_', ' ')}")
+    return _save(figure, file)
+
+
+def _draw_uses(axis: Any, looking: Looking) -> None:
+    uses = {_camera_name(camera): use for camera, use in looking.cameras.items()}
+    if len(uses) > 1:
+        uses["all pictures"] = looking.pictures
+    uses |= {name: use for name, use in (("state", looking.state), ("task", looking.task)) if use is not None}
+    values = [use.use for use in uses.values()]
+    # The interval of a ratio need not hold the ratio itself.
+    errors = [
+        [max(0.0, use.use - use.low) for use in uses.values()],
+        [max(0.0, use.high - use.use) for use in uses.values()],
+    ]
+    colours = ["C0" if name not in ("state", "task") else "C1" for name in uses]
+    axis.barh(list(uses), values, xerr=errors, color=colours, capsize=3)
+    axis.axvline(UNUSED, color="black", linestyle="--", linewidth=1)
+    axis.set_xlim(0, max(1.05, 1.05 * max(use.high for use in uses.values())))
+    axis.invert_yaxis()
+    axis.tick_params(labelsize=9)
+    axis.set_xlabel("use, with 95% interval (dashed: unused below)", fontsize=8)
+
+
+def _camera_name(camera: str) -> str:
+    return camera.rpartition(".")[2]
 
 
 def _short(text: str, length: int = 40) -> str:

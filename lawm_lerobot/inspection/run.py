@@ -10,20 +10,30 @@ from draccus.utils import ParsingError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.video_utils import FrameTimestampError
+from lerobot.utils.import_utils import register_third_party_plugins
 
 import lawm_lerobot
 from lawm_lerobot.files import written_aside
+from lawm_lerobot.inspection import looking
 from lawm_lerobot.inspection.metrics import Metrics, measure
+from lawm_lerobot.inspection.policy_report import (
+    inspect_policy,
+    known_verdict,
+    load_policy,
+    require_verdict,
+)
 from lawm_lerobot.inspection.report import REPORT, write_report
 from lawm_lerobot.inspection.sample import check_fit, take_sample
 from lawm_lerobot.inspection.shown import choose_shown, require_rerun, show_in_rerun
-from lawm_lerobot.inspection.verdict import HEALTHY, Findings, judge
+from lawm_lerobot.inspection.verdict import HEALTHY, VERDICTS, Findings, judge
 from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.exporting import read_config
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint, open_clips
 
 logger = logging.getLogger(__name__)
 
 RERUN = "rerun"
+CLIPS = 256
 
 
 @dataclass
@@ -31,7 +41,7 @@ class InspectedDataset:
     """The dataset to look at.
 
     Args:
-        repo_id: A LeRobotDataset with the cameras, and the state if any, of pretraining. Actions are compared, if any.
+        repo_id: A LeRobotDataset with the cameras, and the state if any, of the checkpoint. Actions are compared, if any.
         root: The dataset's directory, if it is not in LeRobot's own cache.
     """
 
@@ -46,24 +56,34 @@ class InspectConfig:
     Args:
         dataset: The dataset to look at; best one that was not pretrained on.
         output_dir: The directory of the report; it must not exist yet, or be empty.
-        policy: Give ``--policy.path=<directory or Hub id>``, a ``lawm_*`` pretraining checkpoint.
-        clips: The number of clips, spaced evenly over the dataset.
-        seed: The seed of the shuffles, of the baselines with random weights, and of the probes' splits.
-        display: ``rerun`` opens the Rerun viewer besides.
+        policy: Give ``--policy.path=<directory or Hub id>``, a ``lawm_*`` pretraining checkpoint or any LeRobot policy
+            with actions.
+        clips: The number of clips, spaced evenly over the dataset, of a pretraining checkpoint's report; 256 by default.
+        frames: The number of frames, spaced evenly over the dataset, of the report on a policy with actions; 64 by
+            default.
+        require: The verdict that must be reached, or a better one, for the exit code to be 0.
+        seed: The seed of the shuffles, of the baselines with random weights, and of the probes' splits; of a policy
+            with actions that of the pairs of frames and of its noise.
+        display: ``rerun`` opens the Rerun viewer besides, for a pretraining checkpoint.
         tolerance_s: Seconds by which a picture's time may differ from its frame's, as LeRobot's ``--tolerance_s``.
     """
 
     dataset: InspectedDataset
     output_dir: Path
     policy: PreTrainedConfig | None = None
-    clips: int = 256
+    clips: int | None = None
+    frames: int | None = None
+    require: str | None = None
     seed: int = 0
     display: str | None = None
     tolerance_s: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.clips < 2:
-            raise ParsingError(f"clips is {self.clips}, expected at least 2: change --clips.")
+        for name in ("clips", "frames"):
+            number = getattr(self, name)
+            if number is not None and number < 2:
+                raise ParsingError(f"{name} is {number}, expected at least 2: change --{name}.")
+        known_verdict(self.require, (*VERDICTS, *looking.VERDICTS))
         if self.display not in (None, RERUN):
             raise ParsingError(f"display is {self.display!r}, expected {RERUN!r}: change --display.")
 
@@ -76,43 +96,82 @@ class InspectConfig:
 def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -> None:
     """Inspect the checkpoint at a directory or Hub id, its config changed by flags, and write the report.
 
+    What it says on disk decides which report: on latent actions if it is one of pretraining, else on how much it looks.
+
     Raises:
         ImportError: If Rerun is asked for and not there.
         OSError: If there is no such checkpoint or dataset, or ``output_dir`` holds something.
-        ValueError: If checkpoint and dataset do not fit, or the checkpoint is not one of pretraining.
+        ParsingError: If a flag is of the other kind of checkpoint.
+        ValueError: If checkpoint and dataset do not fit, or the verdict is worse than the required one.
     """
     output_dir = config.output_dir
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(
             f"{output_dir} exists and is not empty, expected a new directory: change --output_dir."
         )
+    register_third_party_plugins()
+    saved = read_config(_existing(path), [flag for flag in overrides if "pretrained_revision" in flag])
+    pretraining = isinstance(saved, LawmConfig) and saved.pretraining
+    _refuse_flags(config, path, pretraining)
+    order = VERDICTS if pretraining else looking.VERDICTS
+    required = known_verdict(config.require, order)
     if config.display == RERUN:
         require_rerun()
+    try:
+        verdict = (_inspect_pretraining if pretraining else _inspect_policy)(config, path, overrides)
+    except FrameTimestampError as error:
+        raise ValueError(
+            f"Pictures of {config.dataset.repo_id} are not within {config.tolerance_s} s of their frames' times, as they "
+            "are expected to be: raise --tolerance_s."
+        ) from error
+    require_verdict(verdict, required, order)
+
+
+def _refuse_flags(config: InspectConfig, path: str, pretraining: bool) -> None:
+    kind = "a pretraining checkpoint" if pretraining else "a policy with actions"
+    for name in ("frames",) if pretraining else ("clips", "display"):
+        if getattr(config, name) is not None:
+            raise ParsingError(f"{path} is {kind}, for which --{name} means nothing: leave it out.")
+
+
+def _inspect_policy(config: InspectConfig, path: str, overrides: list[str]) -> str:
+    """Report on how much a policy with actions looks; returns the verdict."""
+    asked = load_policy(path, overrides)
+    meta = _metadata(config.dataset)
+    return inspect_policy(
+        asked,
+        meta,
+        config.dataset.root,
+        config.output_dir,
+        config.frames,
+        config.seed,
+        config.tolerance_s,
+    ).verdict
+
+
+def _inspect_pretraining(config: InspectConfig, path: str, overrides: list[str]) -> str:
+    """Report on what a pretraining checkpoint has learned; returns the verdict."""
     # The report says what comes of weights that are not finite.
-    policy, preprocessor = load_pretraining_checkpoint(_existing(path), overrides, finite=False)
+    policy, preprocessor = load_pretraining_checkpoint(path, overrides, finite=False)
     repo_id, root = config.dataset.repo_id, config.dataset.root
     warnings = check_fit(policy, _metadata(config.dataset), repo_id)
     dataset = open_clips(policy.config, repo_id, root, config.tolerance_s)
-    try:
-        sample = take_sample(policy, preprocessor, dataset, config.clips, config.seed)
-    except FrameTimestampError as error:
-        raise ValueError(
-            f"Pictures of {repo_id} are not within {config.tolerance_s} s of their frames' times, as they are expected "
-            "to be: raise --tolerance_s."
-        ) from error
-    if len(sample.frames) < config.clips:
+    clips = CLIPS if config.clips is None else config.clips
+    sample = take_sample(policy, preprocessor, dataset, clips, config.seed)
+    if len(sample.frames) < clips:
         warnings.append(
-            f"The dataset has {len(sample.frames)} whole clips, fewer than the {config.clips} asked for."
+            f"The dataset has {len(sample.frames)} whole clips, fewer than the {clips} asked for."
         )
     findings = judge(measure(policy, sample, config.seed))
     shown = choose_shown(policy, sample)
-    with written_aside(output_dir) as folder:
+    with written_aside(config.output_dir) as folder:
         folder.mkdir()
         about = _about(policy.config, config, findings.metrics)
         write_report(sample, findings, shown, warnings, about, folder)
-    _log(findings, warnings, output_dir / REPORT)
+    _log(findings, warnings, config.output_dir / REPORT)
     if config.display == RERUN:
         show_in_rerun(sample, shown)
+    return findings.verdict
 
 
 def _about(policy: LawmConfig, config: InspectConfig, metrics: Metrics) -> dict[str, str]:

@@ -19,8 +19,8 @@ from lerobot.utils.random_utils import seeded_context
 from torch import Tensor
 from tqdm import tqdm
 
+from lawm_lerobot.inspection.inputs import require_inputs
 from lawm_lerobot.inspection.probes import between_frames, head_inputs, shift_images, shift_offsets
-from lawm_lerobot.labels.cameras import policy_features
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import POLICY
 from lawm_lerobot.policies.common.configuration import LawmConfig
@@ -93,25 +93,13 @@ def check_fit(policy: LawmPolicy, meta: LeRobotDatasetMetadata, repo_id: str) ->
     Raises:
         ValueError: If the dataset lacks an input, or has it in another shape.
     """
-    config, offered = policy.config, policy_features(meta.features)
-    for key, wanted in (config.input_features or {}).items():
-        visual = wanted.type is FeatureType.VISUAL
-        if visual and key not in policy.cameras:
-            continue  # one that the policy fills itself
-        found = offered.get(key)
-        if found is None:
-            raise ValueError(
-                f"The dataset {repo_id} has no '{key}' (it has {', '.join(sorted(meta.features))}), which this "
-                "checkpoint was pretrained with: choose another --dataset.repo_id or --policy.path."
-            )
-        # The world model's frames are resized, and the policy's own network says if it minds the size.
-        ours, theirs = (wanted.shape[0], found.shape[0]) if visual else (wanted.shape, found.shape)
-        if ours != theirs:
-            what = "channels" if visual else "shape"
-            raise ValueError(
-                f"'{key}' of the dataset {repo_id} has {what} {theirs}, but this checkpoint was pretrained with "
-                f"{what} {ours}: choose another --dataset.repo_id or --policy.path."
-            )
+    config = policy.config
+    inputs = {
+        key: feature
+        for key, feature in (config.input_features or {}).items()
+        if feature.type is not FeatureType.VISUAL or key in policy.cameras
+    }
+    require_inputs(inputs, meta, repo_id, "pretrained")
     if config.dataset_fps not in (None, meta.fps):
         return [
             f"The dataset has {meta.fps} frames per second, the pretraining dataset had {config.dataset_fps}: "

@@ -24,6 +24,8 @@ NOT_FINITE = "not finite"
 COLLAPSED = "collapsed"
 IGNORED = "ignored"
 CODES_AUGMENTATION = "codes the augmentation"
+#: From best to worst.
+VERDICTS = (HEALTHY, IGNORED, COLLAPSED, CODES_AUGMENTATION, NOT_FINITE)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from lerobot.configs import PreTrainedConfig
 from lawm_lerobot.method.configuration import IMAGE_SIZES, InverseDynamicsConfig
 
 AUTO, READOUT, INVERSE_MODEL = "auto", "readout", "inverse_model"
+FINETUNED = "finetuned_inverse_dynamics"
 
 
 @dataclass
@@ -45,10 +46,11 @@ class DemonstrationsConfig(RecordingsConfig):
 
 @dataclass
 class InverseModelConfig:
-    """The inverse model that learns from the demonstrations alone.
+    """The inverse model that learns from the demonstrations alone, and the training of ``finetuned_inverse_dynamics``.
 
     Args:
-        size: Size of the network, one of those of ``--policy.idm.size``.
+        size: Size of the network, one of those of ``--policy.idm.size``. Finetuned inverse dynamics have this, the stride
+            and the context of the checkpoint instead.
         stride: Dataset frames between the frames it compares; it decodes the actions in between.
         context: Transitions on either side that it also sees.
         random_shift: Largest shift, in pixels, of its input while training.
@@ -92,13 +94,16 @@ class LabelActionsConfig:
         output_root: The result's folder, which must not exist; None takes LeRobot's home and the name.
         policy: The pretraining checkpoint, by ``--policy.path``; without it only ``inverse_model`` can decode.
         decoder: ``readout``, a ridge on the checkpoint's frozen latents; ``inverse_model``, a small network trained on
-            the demonstrations alone; ``auto``, the one with the better R2 on held-out demonstrations. Those whose
-            actions shaped the checkpoint's latents (its ``--policy.labels.*``) flatter the read-out, so others
-            decide; without any, it is the inverse model.
+            the demonstrations alone; ``finetuned_inverse_dynamics``, the same but for its convolutions, which begin as
+            those of the checkpoint's inverse dynamics; ``auto``, the one with the best R2 on held-out demonstrations.
+            Those whose actions shaped the checkpoint's latents (its ``--policy.labels.*``) flatter the decoders that use
+            the checkpoint, so others decide; without any, it is the inverse model.
         inverse_model: The network and the training of the inverse model.
         image_size: Pixels of the square frames the inverse model sees; beside a read-out it sees the checkpoint's.
         min_confidence: Leave out episodes whose mean confidence is below this, from 0 to 1.
         merge: Put the demonstrations in as well, with a confidence of 1.
+        demonstration_share: The share of all frames that the demonstrations have with ``--merge=true``, from 0 to below
+            1. Each is put in as often as that needs, at least once; with 0 or null it is put in once.
         folds: Groups of demonstrations that are held out in turn.
         seed: Seed of folds, bootstraps and the inverse model.
         device: The device of the networks; None takes the best there is.
@@ -115,6 +120,7 @@ class LabelActionsConfig:
     image_size: int = 64
     min_confidence: float = 0.0
     merge: bool = False
+    demonstration_share: float | None = 0.5
     folds: int = 4
     seed: int = 0
     device: str | None = None
@@ -134,17 +140,18 @@ class LabelActionsConfig:
         }.items():
             if not value:
                 raise ParsingError(f"{flag} is missing: it names a dataset, as user/name.")
-        if self.decoder not in (AUTO, READOUT, INVERSE_MODEL):
+        if self.decoder not in (AUTO, READOUT, FINETUNED, INVERSE_MODEL):
             raise ParsingError(
-                f"--decoder is {self.decoder!r}, expected {AUTO}, {READOUT} or {INVERSE_MODEL}."
+                f"--decoder is {self.decoder!r}, expected {AUTO}, {READOUT}, {FINETUNED} or {INVERSE_MODEL}."
             )
-        if checkpoint is None and self.decoder == READOUT:
+        if checkpoint is None and self.decoder in (READOUT, FINETUNED):
             raise ParsingError(
-                "--decoder=readout reads actions from a checkpoint's latents: add --policy.path=<pretraining "
+                f"--decoder={self.decoder} uses the inverse dynamics of a checkpoint: add --policy.path=<pretraining "
                 "checkpoint>, or choose --decoder=inverse_model."
             )
         for name, fits, expected in (
             ("min_confidence", 0 <= self.min_confidence <= 1, "from 0 to 1"),
+            ("demonstration_share", 0 <= (self.demonstration_share or 0) < 1, "from 0 to below 1"),
             ("folds", self.folds >= 2, "at least 2"),
             ("tolerance_s", self.tolerance_s > 0, "seconds above 0"),
             ("image_size", self.image_size in IMAGE_SIZES, f"one of {', '.join(map(str, IMAGE_SIZES))}"),

@@ -1,6 +1,6 @@
 """The interface of all decoders from video to robot actions, and what their held-out predictions say about them.
 
-There are two, fitted on a few demonstrations: `latent_readout` and `inverse_model`.
+They are in `latent_readout` and `inverse_model`, and are fitted on a few demonstrations.
 
 Letters: n frames of an episode, C h w, A action dimension, N frames of several episodes, T = H + 1 frames of a clip.
 """
@@ -13,7 +13,6 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-import torch
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
@@ -225,27 +224,3 @@ def held_out_parts(
 def number_of_each_frame(parts: Sequence[Demonstration]) -> np.ndarray:
     """(N,) number of the part that a frame belongs to, by its position in the sequence."""
     return np.repeat(np.arange(len(parts)), [len(part.frames) for part in parts])
-
-
-@torch.no_grad()
-def over_transitions(pixels: Tensor, stride: int, network: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
-    """Apply a network to every transition x_t -> x_{t+stride} of an episode; (max(n-stride,1),D) begin with frame t.
-
-    Args:
-        pixels: (n,C,h,w) in [0, 1], on the network's device. An episode too short for a transition is taken to stand
-            still after its last frame.
-        stride: Dataset frames of a transition.
-        network: A function from the frames (1,T,C,h,w) and valid (1,H) of a clip to a row per transition (1,H,D).
-    """
-    if len(pixels) <= stride:
-        pixels = torch.cat([pixels, pixels[-1:].expand(stride + 1 - len(pixels), -1, -1, -1)])
-    count = len(pixels) - stride
-    phases = []
-    for phase in range(min(stride, count)):
-        clip = pixels[phase::stride][None]  # (1,T,C,h,w)
-        valid = torch.ones(1, clip.shape[1] - 1, dtype=torch.bool, device=pixels.device)
-        phases.append(network(clip, valid)[0].cpu().numpy())  # (H,D)
-    rows = np.empty((count, phases[0].shape[1]), phases[0].dtype)
-    for phase, values in enumerate(phases):
-        rows[phase::stride] = values
-    return rows

@@ -1,5 +1,8 @@
 """The decoder `inverse_model`: a small network trained on the demonstrations alone.
 
+`finetuned_inverse_dynamics` is the same, but its convolutions begin as those of a checkpoint's inverse dynamics, which have
+learned on video without actions to compare two frames.
+
 Letters: B clips, H transitions in a clip, T = H + 1 frames, C h w, n frames of an episode, A action dimension.
 """
 
@@ -13,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_lerobot.labelling.configuration import INVERSE_MODEL, InverseModelConfig
+from lawm_lerobot.labelling.configuration import FINETUNED, INVERSE_MODEL, InverseModelConfig
 from lawm_lerobot.labelling.decoders import (
     Decoded,
     Demonstration,
@@ -21,20 +24,36 @@ from lawm_lerobot.labelling.decoders import (
     HeldOut,
     action_scale,
     held_out_parts,
-    over_transitions,
 )
 from lawm_lerobot.method.inverse_dynamics import InverseDynamics
+from lawm_lerobot.method.transitions import over_transitions
 from lawm_lerobot.statistics.ridge import splits
 
 
 def fit_inverse_model(
-    demonstrations: Sequence[Demonstration], config: InverseModelConfig, folds: int, seed: int, device: str
+    demonstrations: Sequence[Demonstration],
+    config: InverseModelConfig,
+    folds: int,
+    seed: int,
+    device: str,
+    pretrained: InverseDynamics | None = None,
 ) -> FittedDecoder:
     """Train the inverse model: once per fold for the held-out metrics, then on all demonstrations.
 
     The number of training steps is chosen by early stopping on held-out demonstrations. So that the metrics stay
     honest, a fold's is chosen by the error curves of the *other* folds.
+
+    Args:
+        demonstrations: The demonstrations to learn from.
+        config: The network and its training; with `pretrained` the network must be as large as that.
+        folds: Groups of demonstrations that are held out in turn.
+        seed: Seed of folds, weights and batches.
+        device: The device of the network.
+        pretrained: A checkpoint's inverse dynamics, whose convolutions the network begins with; None begins from
+            random weights.
     """
+    name = INVERSE_MODEL if pretrained is None else FINETUNED
+    title = name.replace("_", " ").capitalize()
     targets = np.concatenate([demo.actions for demo in demonstrations])  # (N,A)
     scale = action_scale(targets)
     parts, folds = held_out_parts(demonstrations, config.stride, folds)
@@ -43,9 +62,10 @@ def fit_inverse_model(
     curves = np.full((len(fold_splits), evaluations), np.inf)  # held-out error per fold and evaluation
     decoded: list[list[dict[int, Decoded]]] = []  # per fold and evaluation, by demonstration
     total = len(fold_splits) * evaluations * config.eval_freq
-    with tqdm(total=total, desc="Inverse model", unit="step") as bar:
+    with tqdm(total=total, desc=title, unit="step") as bar:
         for fold, (train, test) in enumerate(fold_splits):
-            trainer = _Trainer(config, [parts[i] for i in np.flatnonzero(train)], device, seed + fold)
+            shown = [parts[i] for i in np.flatnonzero(train)]
+            trainer = Trainer(config, shown, device, seed + fold, pretrained)
             held_out = {int(i): parts[i] for i in np.flatnonzero(test)}
             decoded.append(_train_fold(trainer, held_out, scale, curves[fold], bar))
         chosen: dict[int, Decoded] = {}
@@ -54,26 +74,34 @@ def fit_inverse_model(
             chosen.update(decoded[fold][min(int(others.argmin()), len(decoded[fold]) - 1)])
         steps = (int(_mean_curve(curves).argmin()) + 1) * config.eval_freq
         bar.reset(total=steps)
-        bar.set_description("Inverse model, all demonstrations")
-        final = _Trainer(config, demonstrations, device, seed)
+        bar.set_description(f"{title}, all demonstrations")
+        final = Trainer(config, demonstrations, device, seed, pretrained)
         final.train(steps, bar)
     in_order = Decoded.concatenate([chosen[i] for i in range(len(parts))])
-    return FittedDecoder(INVERSE_MODEL, final.decode, HeldOut.of(parts, in_order))
+    return FittedDecoder(name, final.decode, HeldOut.of(parts, in_order))
 
 
-class _Trainer:
+class Trainer:
     """The network of one split, and its way through training."""
 
     def __init__(
-        self, config: InverseModelConfig, demonstrations: Sequence[Demonstration], device: str, seed: int
+        self,
+        config: InverseModelConfig,
+        demonstrations: Sequence[Demonstration],
+        device: str,
+        seed: int,
+        pretrained: InverseDynamics | None = None,
     ) -> None:
         self.config, self.device = config, device
         # Episodes too short for one transition can still be decoded, but teach nothing.
         self.demos = [demo for demo in demonstrations if len(demo.frames) > config.stride]
         if not self.demos:
+            change = (
+                "lower --inverse_model.stride" if pretrained is None else "choose --decoder=inverse_model"
+            )
             raise ValueError(
                 f"Without those held out, no demonstration has more than {config.stride} frames, one transition of the "
-                "inverse model: lower --inverse_model.stride, or give more demonstrations (--labels.repo_id)."
+                f"decoder: {change}, or give more demonstrations (--labels.repo_id)."
             )
         actions = np.concatenate([demo.actions for demo in demonstrations])
         self.mean, self.scale = actions.mean(0), action_scale(actions)
@@ -84,6 +112,10 @@ class _Trainer:
             self.network = InverseDynamics(
                 config.stride * actions.shape[1], size, config.size, config.random_shift, config.context
             ).to(device)
+        if pretrained is not None:
+            # The rest is about latents: what it pools, and how, is learned anew.
+            self.network.frame_stages.load_state_dict(pretrained.frame_stages.state_dict())
+            self.network.pair_stages.load_state_dict(pretrained.pair_stages.state_dict())
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=0.01)
         self.noise = torch.Generator().manual_seed(seed)
 
@@ -158,7 +190,7 @@ class _Trainer:
 
 
 def _train_fold(
-    trainer: _Trainer, held_out: dict[int, Demonstration], scale: np.ndarray, errors: np.ndarray, bar: tqdm
+    trainer: Trainer, held_out: dict[int, Demonstration], scale: np.ndarray, errors: np.ndarray, bar: tqdm
 ) -> list[dict[int, Decoded]]:
     """Train on one fold until the error on its held-out demonstrations stops falling.
 

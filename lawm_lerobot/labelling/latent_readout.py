@@ -21,8 +21,8 @@ from lawm_lerobot.labelling.decoders import (
     action_scale,
     held_out_parts,
     number_of_each_frame,
-    over_transitions,
 )
+from lawm_lerobot.method.transitions import over_transitions
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.statistics.ridge import Ridge, fit_ridge, splits
 

@@ -10,7 +10,7 @@ import numpy as np
 from lerobot.utils.constants import ACTION
 from tqdm import tqdm
 
-from lawm_lerobot.labelling.configuration import READOUT, LabelActionsConfig
+from lawm_lerobot.labelling.configuration import AUTO, INVERSE_MODEL, LabelActionsConfig
 from lawm_lerobot.labelling.decoders import Demonstration
 from lawm_lerobot.labels.demonstrations import check_demonstrations, labelled_camera
 from lawm_lerobot.labels.episodes import EpisodeReader
@@ -84,7 +84,7 @@ def open_recordings(config: LabelActionsConfig, policy: LawmPolicy | None) -> Re
             f"{len(demos.episodes) - 1}, one of them to hold out: change --labels.episodes."
         )
     strides = [policy.config.latent_action.stride] if policy is not None else []
-    strides += [config.inverse_model.stride] if config.decoder != READOUT else []
+    strides += [config.inverse_model.stride] if config.decoder in (AUTO, INVERSE_MODEL) else []
     check_demonstrations(demos, corpus.fps, max(strides))
     demos.check_finite(ACTION, episodes)
     if policy is not None and policy.config.dataset_fps not in (None, corpus.fps):

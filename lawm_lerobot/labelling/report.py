@@ -22,12 +22,15 @@ def write_report(
     recordings: Recordings,
     decoders: dict[str, FittedDecoder],
     decoded: DecodedCorpus,
+    copies: int,
     folder: Path,
 ) -> None:
-    """Write both files into the `folder` of the labelled dataset."""
+    """Write both files into the `folder` of the labelled dataset, which has so many `copies` of each demonstration."""
     names, moving = recordings.action_names(), recordings.moving
     moving_names = [name for name, moves in zip(names, moving, strict=True) if moves]
     chosen = decoders[decoded.decoder]
+    frames = sum(map(recordings.corpus.length, decoded.kept))
+    true_frames = copies * sum(map(recordings.demos.length, recordings.episodes))
     report = {
         "decoder": chosen.name,
         "decoders": {name: _metrics(fitted, names, moving) for name, fitted in decoders.items()},
@@ -35,10 +38,12 @@ def write_report(
         "judged_on": len(np.unique(chosen.held_out.episode)),
         "episodes": len(decoded.kept),
         "episodes_left_out": len(recordings.corpus.episodes) - len(decoded.kept),
-        "frames": sum(recordings.corpus.length(episode) for episode in decoded.kept),
+        "frames": frames,
         "mean_confidence": decoded.mean_confidence,
         "episode_confidence": [round(confidence, 4) for confidence in decoded.episode_confidence],
         "merged": config.merge,
+        "demonstration_copies": copies,
+        "demonstration_share": round(true_frames / (frames + true_frames), 4),
         "settings": draccus.encode(config) | {"policy": str(checkpoint) if checkpoint else None},
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from lerobot.utils.device_utils import auto_select_torch_device
 from tqdm import tqdm
 
 from lawm_lerobot.files import written_aside
-from lawm_lerobot.labelling.configuration import INVERSE_MODEL, READOUT, LabelActionsConfig
-from lawm_lerobot.labelling.dataset import write_labelled_dataset
+from lawm_lerobot.labelling.configuration import AUTO, FINETUNED, INVERSE_MODEL, READOUT, LabelActionsConfig
+from lawm_lerobot.labelling.dataset import copies_for_share, write_labelled_dataset
 from lawm_lerobot.labelling.decoders import DecodedCorpus, Demonstration, FittedDecoder
 from lawm_lerobot.labelling.inverse_model import fit_inverse_model
 from lawm_lerobot.labelling.latent_readout import fit_latent_readout, frame_features
@@ -57,9 +58,10 @@ def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = No
     decoders = fit_decoders(config, policy, demonstrations, device)
     decoders, chosen = judge(decoders, unseen_demonstrations(recordings, policy))
     decoded = decode_corpus(chosen, recordings, config.min_confidence)
+    copies = demonstration_copies(config, recordings, decoded)
     with written_aside(root) as unfinished:
-        write_labelled_dataset(recordings, decoded, config.output_repo_id, config.merge, unfinished)
-        write_report(config, checkpoint, recordings, decoders, decoded, unfinished)
+        write_labelled_dataset(recordings, decoded, config.output_repo_id, copies, unfinished)
+        write_report(config, checkpoint, recordings, decoders, decoded, copies, unfinished)
     logger.info(
         f"Labelled {len(decoded.kept)} episodes by {chosen.name} ({chosen.held_out}, mean confidence "
         f"{decoded.mean_confidence:.2f}); "
@@ -85,15 +87,18 @@ def fit_decoders(
 ) -> dict[str, FittedDecoder]:
     """Fit every decoder that the flags and the checkpoint allow, by name."""
     decoders: dict[str, FittedDecoder] = {}
-    if policy is not None:
-        features = frame_features(policy, device)
-        decoders[READOUT] = fit_latent_readout(
-            demonstrations, features, policy.config.latent_action.stride, config.folds, config.seed
+    folds, seed = config.folds, config.seed
+    if policy is not None and config.decoder in (AUTO, READOUT):
+        features, stride = frame_features(policy, device), policy.config.latent_action.stride
+        decoders[READOUT] = fit_latent_readout(demonstrations, features, stride, folds, seed)
+    if policy is not None and config.decoder in (AUTO, FINETUNED):
+        idm, stride = policy.config.idm, policy.config.latent_action.stride
+        training = replace(config.inverse_model, size=idm.size, context=idm.context, stride=stride)
+        decoders[FINETUNED] = fit_inverse_model(
+            demonstrations, training, folds, seed, device, policy.pretraining.inverse_dynamics
         )
-    if config.decoder != READOUT:
-        decoders[INVERSE_MODEL] = fit_inverse_model(
-            demonstrations, config.inverse_model, config.folds, config.seed, device
-        )
+    if config.decoder in (AUTO, INVERSE_MODEL):
+        decoders[INVERSE_MODEL] = fit_inverse_model(demonstrations, config.inverse_model, folds, seed, device)
     return decoders
 
 
@@ -115,20 +120,21 @@ def judge(
 ) -> tuple[dict[str, FittedDecoder], FittedDecoder]:
     """Judge the decoders on the `unseen` demonstrations, and choose one of them.
 
-    Without any, the read-out cannot win against the inverse model. Raises ValueError if there is evidence that even the
-    chosen one is hardly better than the mean action; little evidence that it is better leads to a warning.
+    Without any, those that use the checkpoint cannot win against the inverse model. Raises ValueError if there is evidence
+    that even the chosen one is hardly better than the mean action; little evidence that it is better leads to a warning.
     """
     if unseen:
         decoders = {name: fitted.judged_on(unseen) for name, fitted in decoders.items()}
     else:
         logger.warning(
-            "The checkpoint's latents were shaped by these very demonstrations, so its read-out looks better on "
-            "them than it is. To judge it, leave some out of pretraining with --policy.labels.episodes."
+            "The checkpoint's latents were shaped by these very demonstrations, so decoders that use them look better "
+            "here than they are. To judge them, leave some out of pretraining with --policy.labels.episodes."
         )
     for fitted in decoders.values():
         logger.info(f"{fitted.name}: {fitted.held_out}")
     if unseen or len(decoders) == 1:
-        best = max(decoders.values(), key=lambda fitted: fitted.held_out.r2)
+        # A decoder whose training diverged has an R2 that is no number.
+        best = max(decoders.values(), key=lambda fitted: np.nan_to_num(fitted.held_out.r2, nan=-np.inf))
     else:
         best = decoders[INVERSE_MODEL]
     low, high = best.held_out.r2_interval
@@ -166,3 +172,18 @@ def decode_corpus(decoder: FittedDecoder, recordings: Recordings, min_confidence
         )
     actions, confidence = (np.concatenate(parts) for parts in zip(*decoded, strict=True))
     return DecodedCorpus(decoder.name, recordings.with_still(actions), confidence, means, kept)
+
+
+def demonstration_copies(config: LabelActionsConfig, recordings: Recordings, decoded: DecodedCorpus) -> int:
+    """Times that each demonstration stands in the result; 0 if it is not merged."""
+    if not config.merge:
+        return 0
+    demonstrations = sum(map(recordings.demos.length, recordings.episodes))
+    corpus = sum(map(recordings.corpus.length, decoded.kept))
+    copies = copies_for_share(config.demonstration_share, demonstrations, corpus)
+    share = copies * demonstrations / (copies * demonstrations + corpus)
+    logger.info(
+        f"Copies of each demonstration: {copies}; they make up {share:.0%} of all frames, and "
+        f"--demonstration_share={config.demonstration_share} was asked for."
+    )
+    return copies

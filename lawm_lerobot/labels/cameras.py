@@ -31,6 +31,11 @@ def picture_shape(feature: Mapping[str, Any]) -> tuple[int, int, int]:
     return shape[channel], shape[height], shape[width]
 
 
+def is_depth(key: str) -> bool:
+    """True if a camera's name says that its pictures, whatever their channels, are depth maps."""
+    return "depth" in key.lower()
+
+
 def policy_features(features: dict[str, dict]) -> dict[str, PolicyFeature]:
     """LeRobot's `dataset_to_policy_features` with every camera's shape as (C,h,w).
 

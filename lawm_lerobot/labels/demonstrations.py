@@ -20,7 +20,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_lerobot.labels.cameras import picture_shape
+from lawm_lerobot.labels.cameras import is_depth, picture_shape
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
 
@@ -215,7 +215,7 @@ def check_demonstrations(reader: EpisodeReader, fps: int, stride: int) -> None:
 
 
 def labelled_camera(reader: EpisodeReader, name: str | None, same_as: str | None, flag: str) -> str:
-    """The dataset's camera: the one asked for, the one of the same name as another dataset's, or the only one.
+    """The dataset's camera: the one asked for, the one of the same name as another dataset's, or the only one of colour.
 
     Args:
         reader: The dataset.
@@ -227,6 +227,7 @@ def labelled_camera(reader: EpisodeReader, name: str | None, same_as: str | None
     for key in cameras:
         if name in (key, key.removeprefix(f"{OBS_IMAGES}.")) or (name is None and key == same_as):
             return key
+    cameras = [key for key in cameras if not is_depth(key)] or cameras
     if name is None and len(cameras) == 1:
         return cameras[0]
     raise ValueError(

@@ -21,18 +21,24 @@ DECODED_AT_ONCE = 64
 TOLERANCE_S = 1e-4
 
 
-def episodes_in_use(meta: Any) -> list[int]:
-    """The episodes that LeRobot trains on, of ``--dataset.episodes`` and without an evaluation split.
+def training_dataset(meta: Any) -> Any | None:
+    """The dataset that LeRobot trains on, found by its metadata; None without one.
 
-    LeRobot gives a policy the metadata of all episodes, and the choice to the dataset alone; so it is the dataset with
-    this metadata that is asked. Without one all episodes are in use.
+    LeRobot gives a policy the metadata alone, which tells neither the episodes in use nor the image transforms.
     """
+    found = None
     for held in gc.get_objects():
         if issubclass(type(held), torch.utils.data.Dataset) and getattr(held, "meta", None) is meta:
-            chosen = getattr(held, "episodes", None)
-            if chosen is not None:
-                return sorted(chosen)
-    return list(range(meta.total_episodes))
+            if getattr(held, "episodes", None) is not None:
+                return held
+            found = held
+    return found
+
+
+def episodes_in_use(meta: Any) -> list[int]:
+    """The episodes that LeRobot trains on, of ``--dataset.episodes`` and without an evaluation split."""
+    chosen = getattr(training_dataset(meta), "episodes", None)
+    return list(range(meta.total_episodes)) if chosen is None else sorted(chosen)
 
 
 def not_finite(repo_id: str, key: str, episode: int, frames: np.ndarray, flag: str) -> ValueError:

@@ -1,4 +1,4 @@
-"""``lawm-inspect``: what a pretraining checkpoint has learned, as a report with pictures and a verdict.
+"""``lawm-inspect``: what a pretraining checkpoint has learned, or how much a policy looks, with pictures and a verdict.
 
 lawm-inspect --policy.path=outputs/pretrained/checkpoints/last/pretrained_model --dataset.repo_id=me/video \
     --output_dir=outputs/inspection
@@ -17,7 +17,9 @@ def inspect(config: InspectConfig) -> None:
     """Inspect the checkpoint ``--policy.path``."""
     policy = policy_path()
     if policy.path is None:
-        raise UsageError("No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint>.")
+        raise UsageError(
+            "No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint, or any policy with actions>."
+        )
     inspect_checkpoint(config, policy.path, policy.overrides)
 
 

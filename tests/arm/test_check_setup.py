@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.datasets_on_the_spot import delay_pictures, make_dataset
 from helpers.so101 import command
 from helpers.so101_emulator import HEIGHT, JOINTS, WIDTH, Arm
 from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
@@ -65,7 +67,10 @@ class Camera:
 
 def found(check: ModuleType, meta: Any, tmp_path: Path, **cameras: Camera) -> tuple[list[str], list[str]]:
     """The differences, and what cannot be told."""
-    config = SimpleNamespace(rename_map={}, picture=tmp_path / "check_setup.png")
+    demonstrations = check.Demonstrations()
+    config = SimpleNamespace(
+        rename_map={}, picture=tmp_path / "check_setup.png", demonstrations=demonstrations
+    )
     sentences = list(check.seen(config, meta, SimpleNamespace(cameras=cameras)))
     return [s for s in sentences if type(s) is str], [s for s in sentences if type(s) is not str]
 
@@ -108,6 +113,22 @@ def test_cameras_that_see_the_same_cannot_be_told_apart(check: ModuleType, tmp_p
     assert not differences
     assert [line.split(" looks as much")[0] for line in unclear] == KEYS
     assert "check_setup.png" in unclear[0]
+
+
+def test_demonstrations_are_read_within_the_tolerance_of_their_finetuning(
+    check: ModuleType, tmp_path: Path
+) -> None:
+    root = delay_pictures(make_dataset(tmp_path / "late", cameras=CAMERAS, lengths=(9,)), 0.004)
+    trained = {"dataset": {"repo_id": "test/late", "root": str(root)}, "tolerance_s": 0.01}
+    (tmp_path / "train_config.json").write_text(json.dumps(trained))
+    policy = SimpleNamespace(pretrained_path=tmp_path)
+    for given, taken in ((None, 0.01), (0.02, 0.02), (1e-3, 1e-3)):
+        config = SimpleNamespace(policy=policy, demonstrations=check.Demonstrations(tolerance_s=given))
+        meta = check.find_demonstrations(config)
+        assert config.demonstrations.tolerance_s == taken
+    assert len(check.remembered(meta, KEYS, 0.01)[KEYS[0]]) == check.FRAMES
+    with pytest.raises(ValueError, match="tolerance"):
+        check.remembered(meta, KEYS, 1e-3)
 
 
 # --- joints ---------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_the_policy_server_serves_the_export(
         place.run(client_words, f"--server_address=127.0.0.1:{port}", f"--actions_per_chunk={CHUNK}")
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
     events = place.follower.events(before)
     assert len(goals(events)) > CHUNK, "more than the first chunk"

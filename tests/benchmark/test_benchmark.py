@@ -209,3 +209,20 @@ def test_rows_are_in_the_order_of_the_configuration() -> None:
         ("none", [1]),
         ("inverse_dynamics+readout", [0, 1]),
     ]
+
+
+def test_the_imitation_error_is_measured_within_the_tolerance(tmp_path, monkeypatch):
+    from lawm_lerobot.benchmark import imitation
+
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    taken = []
+    monkeypatch.setattr(
+        imitation, "imitation_error", lambda *_, tolerance_s: taken.append(tolerance_s) or 0.5
+    )
+    flags = [f"--checkpoints={tmp_path / 'checkpoints'}", "--repo_id=me/x", f"--root={tmp_path}"]
+    for more in ([], ["--tolerance_s=0.01"]):
+        argv = ["imitation-error", *flags, f"--output={tmp_path / 'out.json'}", *more]
+        monkeypatch.setattr("sys.argv", argv)
+        imitation.main()
+    assert taken == [1e-4, 0.01]
+    assert json.loads((tmp_path / "out.json").read_text()) == {"steps": [2], "errors": [0.5]}

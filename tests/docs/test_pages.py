@@ -24,6 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*/
 ELSEWHERE = {
     DOCS / "recipes.md": "tests/docs/test_recipes.py",
     DOCS / "scale.md": "tests/tools/test_scale.py",
+    DOCS / "simulation.md": "tests/docs/test_simulation.py",
     ROOT / "examples" / "so101" / "README.md": "tests/arm/test_so101.py",
     ROOT / "examples" / "import_phone_clips" / "README.md": "tests/importing/test_import_videos_examples.py",
     ROOT / "examples" / "slurm_import" / "README.md": "tests/importing/test_import_videos_examples.py",
@@ -31,10 +32,10 @@ ELSEWHERE = {
 #: Names of the marked commands on every other page. The tests below run them.
 RUN = {
     README: ["import", "pretrain", "finetune", "export"],
-    DOCS / "training.md": ["install"],
+    DOCS / "training.md": ["install", "cotrain"],
     DOCS / "importing.md": ["dry run"],
     DOCS / "labels.md": ["read-out", "label"],
-    DOCS / "inspect.md": ["inspect"],
+    DOCS / "inspect.md": ["inspect", "looking"],
     DOCS / "benchmark.md": ["dry run", "run"],
 }
 BIN = Path(sys.executable).parent
@@ -92,6 +93,13 @@ def test_the_four_commands_end_with_a_plain_checkpoint(folder: Path) -> None:
     assert (folder / "outputs" / "act" / "model.safetensors").is_file()
 
 
+def test_video_stays_in_the_batch(folder: Path) -> None:
+    chunk = ["--policy.chunk_size=10", "--policy.n_action_steps=10"]
+    run([*command(DOCS / "training.md", "cotrain"), *chunk, *SMALL, "--policy.video.num_workers=1"], folder)
+    checkpoint = folder / "outputs" / "cotrain" / "checkpoints" / "last" / "pretrained_model"
+    assert json.loads((checkpoint / "config.json").read_text())["video"]["repo_id"] == "me/video"
+
+
 def test_an_import_can_be_tried(folder: Path) -> None:
     words = [word.replace("data/video", "data/tried") for word in command(DOCS / "importing.md", "dry run")]
     assert words != command(DOCS / "importing.md", "dry run")
@@ -102,6 +110,13 @@ def test_an_import_can_be_tried(folder: Path) -> None:
 def test_a_checkpoint_is_inspected(folder: Path) -> None:
     run([*command(DOCS / "inspect.md", "inspect"), "--clips=8"], folder)
     assert (folder / "outputs" / "inspection" / "report.html").is_file()
+
+
+def test_a_finetuned_policy_is_asked_whether_it_looks(folder: Path) -> None:
+    words = command(DOCS / "inspect.md", "looking")
+    # Two steps of training may leave it constant.
+    run([*(word for word in words if not word.startswith("--require")), "--frames=4"], folder)
+    assert (folder / "outputs" / "looking" / "looking.png").is_file()
 
 
 def test_labels_shape_the_latent_actions(folder: Path) -> None:

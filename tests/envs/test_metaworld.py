@@ -151,7 +151,8 @@ PROCESSORS = {
 
 
 def test_lerobots_evaluation_sees_the_experts_success(tmp_path):
-    envs = make_env(LawmMetaworldEnvConfig(task="reach-v3", size=SIZE), n_envs=2)
+    config = LawmMetaworldEnvConfig(task="reach-v3", size=SIZE, variation=1, camera_zoom=1.5)
+    envs = make_env(config, n_envs=2)
     env = envs["reach-v3"][0]
     info = eval_policy(
         env=env,
@@ -343,7 +344,7 @@ def test_distractors_follow_the_seed_and_keep_clear_of_the_task():
     def reset(seed: int | None) -> np.ndarray:
         env.reset(seed=seed)
         puck, goal = env._env.obj_init_pos[:2], env._env._target_pos[:2]
-        places = np.stack([position for _, _, position, _, _ in env._distractors])
+        places = np.stack([position for _, _, position, _, _ in env._scenery.distractors])
         for part in (0, 0.5, 1):
             assert np.linalg.norm(places[:, :2] - puck - part * (goal - puck), axis=1).min() > 0.05
         assert np.linalg.norm(places[:, None] - places, axis=-1)[~np.eye(6, dtype=bool)].min() > 0.04
@@ -360,7 +361,7 @@ def test_distractors_follow_the_seed_and_keep_clear_of_the_task():
 def test_distractors_stand_on_the_table(task, height):
     env = LawmMetaworldEnv(task, size=SIZE, distractors=6)
     env.reset(seed=3)
-    bottoms = [position[2] - size[2] for _, size, position, _, _ in env._distractors]
+    bottoms = [position[2] - size[2] for _, size, position, _, _ in env._scenery.distractors]
     env.close()
     np.testing.assert_allclose(bottoms, height, atol=1e-6)
 
@@ -450,6 +451,7 @@ def _make(*flags: str) -> subprocess.CompletedProcess:
 def datasets(tmp_path_factory) -> dict[str, Path]:
     roots = {name: tmp_path_factory.mktemp("made") / name for name in ("labelled", "unlabelled")}
     shared = ("--tasks=reach-v3,push-v3", "--noise=0.1", "--seed=3", "--frames_after_success=2")
+    shared += ("--variation=1", "--camera_zoom=1.2")
     done = _make(*shared, f"--root={roots['labelled']}", "--workers=0")
     assert done.returncode == 0, done.stderr
     unlabelled = ("--with_actions=false", "--with_state=false", "--workers=2")
@@ -477,7 +479,7 @@ def test_labelled_dataset(datasets):
     assert dataset[len(dataset) - 1]["task"] == "Push the puck to a goal"
     assert dataset[len(dataset) - 1][f"{IMAGE}_is_pad"].tolist() == [False] + [True] * 8
     # The first frame is the picture that the environment shows for that seed.
-    env = LawmMetaworldEnv("reach-v3", size=SIZE)
+    env = LawmMetaworldEnv("reach-v3", size=SIZE, variation=1, camera_zoom=1.2)
     picture = env.reset(seed=3)[0]["pixels"]["corner2"] / 255.0
     env.close()
     recorded = item[IMAGE][0].permute(1, 2, 0).numpy()
@@ -502,10 +504,12 @@ def test_varied_pictures_in_parquet_train(tmp_path):
     root = tmp_path / "hand"
     flags = ("--episodes=2", "--seed=3", "--workers=0", f"--size={SIZE}", "--with_actions=false")
     flags += ("--body=hidden", "--camera_shift=-10", "--distractors=3", "--tasks=reach-v3", "--video=false")
+    flags += ("--variation=0.5", "--camera_zoom=1.3")
     run_command(runpy.run_path(str(MAKER))["main"], "--repo_id=test/hand", f"--root={root}", *flags)
     assert sorted(path.name for path in root.iterdir()) == ["data", "meta"]
     dataset = LeRobotDataset("test/hand", root=root)
-    env = LawmMetaworldEnv("reach-v3", size=SIZE, body="hidden", camera_shift=-10, distractors=3)
+    look = {"body": "hidden", "camera_shift": -10, "distractors": 3, "variation": 0.5, "camera_zoom": 1.3}
+    env = LawmMetaworldEnv("reach-v3", size=SIZE, **look)
     for episode in range(2):
         picture = env.reset(seed=3 + episode)[0]["pixels"]["corner2"]
         recorded = dataset[dataset.meta.episodes["dataset_from_index"][episode]][IMAGE]

@@ -16,6 +16,8 @@ from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets import language
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from lawm_lerobot.labels.episodes import EpisodeReader
+
 FPS = 10
 
 
@@ -95,6 +97,11 @@ def described_otherwise(
     metadata["features"]["observation.images.top"].update(camera or {})
     file.write_text(json.dumps(metadata))
     return target
+
+
+def column(root: Path, key: str) -> np.ndarray:
+    """(N,D): the values that a dataset has for a feature."""
+    return EpisodeReader(f"test/{root.name}", root).column(key)
 
 
 def change_column(root: Path, key: str, change: Callable[[np.ndarray], None]) -> Path:

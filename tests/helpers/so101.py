@@ -75,7 +75,7 @@ def emulated_arm(log: Path, *flags: str) -> Iterator[EmulatedArm]:
         assert process.stdout is not None
         yield EmulatedArm(**json.loads(process.stdout.readline()), log=log)
     finally:
-        process.communicate(timeout=10)  # it ends when its input is closed
+        process.communicate(timeout=120)  # it ends when its input is closed
 
 
 def goals(events: list[dict[str, Any]]) -> list[dict[str, tuple[int, int]]]:

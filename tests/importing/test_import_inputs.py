@@ -91,6 +91,8 @@ def test_a_last_picture_that_stands_for_minutes_is_shown_once(tmp_path):
         ("a.mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}}),
         ("a.webm", {"codec": "libvpx-vp9"}),
         ("a.ts", {}),
+        ("a.avi", {}),
+        ("b_frames.avi", {"options": {"bf": "2", "preset": "fast", "crf": "18"}}),
     ],
 )
 def test_recordings_joined_end_to_end_are_all_imported(tmp_path, name, options):
@@ -105,7 +107,7 @@ def test_recordings_joined_end_to_end_are_all_imported(tmp_path, name, options):
         assert listed == [JUMP]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.ts", "a.avi"])
 def test_windows_of_joined_recordings_lose_nothing(tmp_path, monkeypatch, name):
     """Long files are shared out in windows by the length that they claim, here that of the first recording."""
     monkeypatch.setattr("lawm_lerobot.importing.plan.WINDOW_S", 1.0)
@@ -272,8 +274,11 @@ def folder_flags(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["begin", "captoin", "start (s)"])
-def test_unknown_columns_are_refused(tmp_path, capsys, name):
-    (tmp_path / "captions.csv").write_text(f"path,caption,{name}\na.mp4,pick,1\n")
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_unknown_columns_are_refused(tmp_path, capsys, name, kind):
+    line = json.dumps({"path": "a.mp4", "caption": "pick", name: 1})
+    text = f"path,caption,{name}\na.mp4,pick,1\n" if kind == "csv" else line
+    (tmp_path / f"captions.{kind}").write_text(text)
     assert main(folder_flags(tmp_path)) == 1
     error = capsys.readouterr().err
     assert repr(name) in error and "start_s" in error and "--source.captions" in error
@@ -294,6 +299,20 @@ def test_a_wrong_row_keeps_its_video_out(tmp_path):
     found, left = segments_of(tmp_path)
     assert found == [("c.mp4", "good", 0.0, 1.0)]
     assert left == [(f"{name}.mp4", "unusable time range") for name in ("a", "b", "c")]
+
+
+def test_lines_of_json_are_read_as_rows_are(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"x")
+    (tmp_path / "captions.jsonl").write_text(
+        '{"Path ": "a.mp4", "Caption": "pick", "start_s": 1, "End": "2.5"}\n'
+        '{"path": "b.mp4", "caption": "no time", "start": NaN}\n'
+        '{"path": "c.mp4", "caption": "no end", "end": Infinity}\n'
+    )
+    assert segments_of(tmp_path) == (
+        [("a.mp4", "pick", 1.0, 2.5)],
+        [("b.mp4", "unusable time range"), ("c.mp4", "unusable time range")],
+    )
 
 
 def test_captions_reach_files_with_accents(tmp_path):
@@ -321,6 +340,8 @@ def test_times_are_understood_or_refused():
         True,
         -2,
         "1:2.5:3",
+        float("inf"),
+        float("nan"),
     ):
         with pytest.raises(ValueError, match="is not a time|more than 59"):
             seconds(value)
@@ -340,6 +361,8 @@ def test_bridge_below_a_folder_of_any_name_with_gaps_in_time(tmp_path):
     root = tmp_path / "traj_data" / "traj1"
     bridge(root, "traj0", [*range(4, 10), *range(12, 16)])
     bridge(root, "traj1", [*range(8), *range(40, 48)])
+    stray = root / "kitchen/00/raw/traj_group0/traj1/images0/im_²"
+    stray.with_suffix(".png").write_bytes(b"no number")
     flags = ["--source.type=bridge_v2", f"--source.path={tmp_path / 'traj_data'}", "--fps=5"]
     rows, episodes = import_source(tmp_path / "out", *flags)
     # Pictures 10 and 11 are missing: picture 9 stands for them. After 32 missing ones an episode begins.
@@ -391,22 +414,82 @@ def coded_dataset(root: Path, kinds: dict[str, tuple[int, ...]], lengths: tuple[
     return root
 
 
+def import_actions(root: Path, *flags: str) -> list[int]:
+    """The kept actions of an import, one after the other."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    _, episodes = import_source(root, "--source.type=lerobot", "--source.keep_actions=true", *flags)
+    actions = [int(value) for value in LeRobotDataset("me/set", root=root).hf_dataset["action"]]
+    assert actions == sum(episodes, [])  # as they were recorded with the pictures
+    return actions
+
+
 @pytest.mark.parametrize("drift_s", [-0.012, 0.012])
-def test_frames_of_a_dataset_go_by_number(tmp_path, drift_s):
+def test_frames_of_a_dataset_go_by_number(tmp_path, drift_s, capsys):
     """The start of an episode in the table is a sum of claimed lengths in datasets that LeRobot converted from v2.1."""
     import pandas as pd
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     root = coded_dataset(tmp_path / "data", {"observation.images.top": (64, 64, 3)}, (40, 40, 40))
     (table,) = (root / "meta/episodes").rglob("*.parquet")
     episodes = pd.read_parquet(table)
     episodes["videos/observation.images.top/from_timestamp"] += np.array([0.0, drift_s, 1.5 * drift_s])
     episodes.to_parquet(table)
-    flags = ["--source.type=lerobot", f"--source.path={root}", "--source.keep_actions=true"]
-    _, found = import_source(tmp_path / "out", *flags, "--fps=20")
-    assert found == [list(range(start, start + 40)) for start in (0, 40, 80)]
-    dataset = LeRobotDataset("me/set", root=tmp_path / "out")
-    assert [int(value) for value in dataset.hf_dataset["action"]] == list(range(120))
+    flags = [f"--source.path={root}", "--fps=20"]
+    assert import_actions(tmp_path / "out", *flags) == list(range(120))
+    assert import_actions(tmp_path / "half", f"--source.path={root}") == list(range(0, 120, 2))
+    # With LeRobot's tolerance only the first episode is where the table says that it is.
+    capsys.readouterr()
+    near = import_actions(tmp_path / "near", *flags, "--source.tolerance_s=1e-4")
+    assert near == list(range(40))
+    assert capsys.readouterr().out.count("by 0.01") == 2
+    assert import_actions(tmp_path / "all", *flags, "--source.tolerance_s=0.02") == list(range(120))
+
+
+def test_a_dataset_as_other_people_write_it(tmp_path, capsys):
+    """A float for the frame rate, axes in another order, language columns; one action is no number."""
+    from helpers.datasets_on_the_spot import add_language, change_column, described_otherwise
+
+    def breaks(values: np.ndarray) -> None:
+        values[45] = np.nan
+
+    plain = coded_dataset(tmp_path / "plain", {"observation.images.top": (64, 64, 3)}, (40, 40, 40))
+    camera = {"shape": [3, 64, 64], "names": ["channels", "height", "width"]}
+    root = add_language(described_otherwise(plain, tmp_path / "root", camera, fps=20.0))
+    change_column(root, "action", breaks)
+    actions = import_actions(tmp_path / "out", f"--source.path={root}", "--fps=20")
+    assert actions == [*range(40), *range(80, 120)]
+    summary = json.loads((tmp_path / "out/import_summary.json").read_text())
+    (left,) = summary["left_out"]
+    assert (left["path"], left["reason"]) == ("episode=1", "a value that is not finite")
+    assert left["detail"] == "action in frame 5"
+    flags = ["--source.type=lerobot", f"--source.path={root}", "--repo_id=me/x"]
+    assert main([*flags, f"--root={tmp_path / 'none'}", "--source.episodes=[0,3]"]) == 1
+    assert "--source.episodes has 3, but" in capsys.readouterr().err
+
+
+def test_rows_of_pictures_are_found_in_every_file(tmp_path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    features: dict[str, dict] = {
+        "observation.images.top": {"dtype": "image", "shape": (64, 64, 3), "names": ["h", "w", "c"]},
+        "action": {"dtype": "float32", "shape": (1,), "names": ["number"]},
+    }
+    made = LeRobotDataset.create("me/rows", 20, features, root=tmp_path / "rows", use_videos=False)
+    made.meta.update_chunk_settings(data_files_size_in_mb=1e-3)  # type: ignore[arg-type]
+    for number in range(80):
+        made.add_frame(
+            {
+                "observation.images.top": code_picture(number),
+                "action": np.array([number], np.float32),
+                "task": "go",
+            }
+        )
+        if number % 20 == 19:
+            made.save_episode()
+    made.finalize()
+    assert len(list((tmp_path / "rows/data").rglob("*.parquet"))) > 1
+    flags = [f"--source.path={tmp_path / 'rows'}", "--fps=20", "--source.episodes=[1,3]"]
+    assert import_actions(tmp_path / "out", *flags) == [*range(20, 40), *range(60, 80)]
 
 
 def test_depth_cameras_are_imported_only_by_name(tmp_path, capsys):

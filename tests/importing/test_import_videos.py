@@ -166,6 +166,7 @@ def test_long_videos_become_episodes_without_a_missing_or_repeated_frame(tmp_pat
     write_video(source / "long.mp4", 330, 30, options={"g": "75", "preset": "fast", "bf": "3", "crf": "18"})
     summary = run(source, tmp_path / "out", "--max_episode_s=2", "--min_episode_s=1.5")
     codes = codes_by_path(tmp_path / "out")["long.mp4"]
+    assert summary["left_out"] == []
     assert [len(episode) for episode in codes] == [20] * 5  # 11 s: five of 2 s, and 1 s is too short
     assert sum(codes, []) == [3 * k for k in range(100)]
     assert summary["sources"][0]["seconds_under_min_episode_s"] == pytest.approx(1.0)
@@ -524,6 +525,12 @@ def test_captions_from_text_files_and_jsonl(tmp_path):
         ("--repo_id=clips", "--repo_id=clips"),
         ("--camera=wrist", "--camera=wrist"),
         ("--min_episode_s=60", "--min_episode_s=60"),
+        ("--min_episode_s=nan", "--min_episode_s=nan"),
+        ("--max_episode_s=nan", "--max_episode_s=nan"),
+        ("--max_episode_s=inf", "--max_episode_s=inf"),
+        ("--min_motion=nan", "--min_motion=nan"),
+        ("--source.max_hours=inf", "--source.max_hours=inf"),
+        ("--source.weight=nan", "--source.weight=nan"),
         ("--shard.index=3", "--shard.index=3"),
         ("--source.max_hours=-1", "--source.max_hours=-1"),
         ("--encoder.vcodec=nonsense", "--encoder"),

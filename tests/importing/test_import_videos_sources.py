@@ -103,6 +103,7 @@ def test_epic_kitchens(tmp_path):
         + "P01_01_1,P01,P01_01,00:00:02.629,00:00:03.00,00:00:07.25,262,370,turn on light,turn-on,6,light,114,\"['a', 'b']\",[114]\n"
         + "P02_07_1,P02,P02_07,00:00:02.629,00:00:03.00,00:00:07.25,262,370,wash,wash,6,cup,114,['cup'],[114]\n"
         + "P01_01_2,P01,P01_01,00:00:02.629,00:00:03.00,00:00:03.00,262,370,nothing,be,6,cup,114,['cup'],[114]\n"
+        + "P01_01_3,P01,P01_01,00:00:02.629,00:00:03:10,00:00:04:05,262,370,nothing,be,6,cup,114,['cup'],[114]\n"
         + "x,../P01,../../etc,00:00:02.629,00:00:03.00,00:00:03.00,262,370,nothing,be,6,cup,114,['cup'],[114]\n"
     )
     rows, episodes = import_source(tmp_path / "out", "--source.type=epic_kitchens", f"--source.path={source}")
@@ -111,6 +112,7 @@ def test_epic_kitchens(tmp_path):
     _, left = split(EpicKitchensSource(path=source).segments())
     assert [item.reason for item in left] == [
         "named in the annotations but not there",
+        "unusable time range",
         "unusable time range",
         "not a video id",
     ]
@@ -156,6 +158,13 @@ def test_ego4d(tmp_path):
     ]
     assert [codes[0] for codes in episodes] == [15, 135, 225]
     assert [len(codes) for codes in episodes] == [30, 30, 25]  # the last one meets the end of the video
+    for wrong in ("soon", None, float("inf"), -1.0):
+        broken = {"timestamp_sec": wrong, "narration_text": "#C C looks"}
+        narration["narration_pass_1"]["narrations"].append(broken)  # type: ignore[attr-defined, index]
+    (source / "v2" / "annotations" / "narration.json").write_text(json.dumps({"videos": {uid: narration}}))
+    segments, left = split(Ego4DSource(path=source, clip_s=3).segments())
+    assert [segment.caption for segment in segments] == ["C picks a knife", "man X waves", "C cuts"]
+    assert [item.reason for item in left[:-1]] == ["unusable time range"] * 4
     whole, left = split(Ego4DSource(path=source, narrations=False).segments())
     assert [segment.caption for segment in whole] == ["Cooking, Cleaning"]
     assert left[0].reason == "named in the manifest but not there"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers.datasets_on_the_spot import delay_pictures, make_dataset
 from helpers.inspecting import run_inspect
-from helpers.training import TINY_ACT, finetune, lerobot_train, run_command
+from helpers.training import run_command
 from lerobot.utils import import_utils
 
 from lawm_lerobot.inspection import report
@@ -57,12 +57,8 @@ def test_colour_is_asked_of_a_grey_camera(fresh: Path, video: Path) -> None:
         check_fit(policy, SimpleNamespace(features=features, fps=10), "test/grey")
 
 
-def test_checkpoints_that_are_not_of_pretraining(fresh: Path, video: Path, tmp_path: Path) -> None:
+def test_checkpoints_that_are_none(fresh: Path, video: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    finetuned = finetune(fresh, video, tmp_path / "fine", steps=1).checkpoint()
-    assert "stage finetune, expected a lawm_* pretraining checkpoint" in refused(finetuned, video, out)
-    plain = lerobot_train(video, tmp_path / "plain", "--policy.type=act", *TINY_ACT, steps=1).checkpoint()
-    assert "holds a act policy of stage none" in refused(plain, video, out)
     for nowhere in (tmp_path / "nowhere", "a/b/c"):
         assert f"There is no directory {nowhere}" in refused(nowhere, video, out)
     shutil.copytree(fresh, tmp_path / "damaged")
@@ -80,6 +76,9 @@ def test_flags_out_of_range(
     assert "clips is 1, expected at least 2: change --clips" in refused(
         fresh, video, out, "--clips=1", code=2
     )
+    assert "--frames means nothing" in refused(fresh, video, out, "--frames=8", code=2)
+    assert "expected one of healthy, ignored, " in refused(fresh, video, out, "--require=looks", code=2)
+    assert "require is 'good'" in refused(fresh, video, out, "--require=good", code=2)
     assert "change --display" in refused(fresh, video, out, "--display=television", code=2)
     monkeypatch.setitem(import_utils._require_package_cache, "rerun", False)
     assert "pip install 'lerobot[viz]'" in refused(fresh, video, out, "--display=rerun")
@@ -106,7 +105,7 @@ def test_a_checkpoint_is_asked_for(video: Path, tmp_path: Path) -> None:
     flags = (f"--dataset.repo_id=test/{video.name}", f"--output_dir={tmp_path / 'report'}")
     log = run_command(lambda: codes.append(lawm_inspect.main()), *flags)
     assert codes == [2]
-    assert "No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint>." in log
+    assert "No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint, or any policy" in log
 
 
 def test_pictures_beside_their_frames_times_need_a_tolerance(

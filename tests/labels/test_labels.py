@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 from draccus.utils import ParsingError
-from helpers.datasets_on_the_spot import FPS, change_column, delay_pictures, make_dataset
+from helpers.datasets_on_the_spot import (
+    FPS,
+    add_language,
+    change_column,
+    delay_pictures,
+    described_otherwise,
+    make_dataset,
+)
 from helpers.toy_policy import pretraining_loss
 from helpers.training import DETERMINISTIC, assert_same_tensors, finetune, pretrain, resume
 from lerobot.configs import FeatureType, PolicyFeature
@@ -20,7 +27,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lawm_lerobot.labels import demonstrations as demonstrations_module
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
-from lawm_lerobot.labels.demonstrations import Demonstrations
+from lawm_lerobot.labels.demonstrations import Demonstrations, labelled_camera
 from lawm_lerobot.labels.episodes import EpisodeReader, episodes_in_use
 from lawm_lerobot.labels.training import CorpusLabels, TrainingLabels
 from lawm_lerobot.method.clip import Clip
@@ -128,6 +135,20 @@ def test_padded_actions_do_not_count():
     labels.targets[0].actions[:, :1] += 100
     _, changed = pretraining_loss(module, None, clip, labels)
     assert changed["readout_loss"] > 2 * before["readout_loss"]
+
+
+def test_an_action_that_never_moves_does_not_count_in_r2():
+    """Told by its mean alone it has no error, and nothing of the others is explained by that."""
+    module = pretraining_module()
+    clip, labels = labelled_batch([2, 3])
+    (target,) = labels.targets
+    target.actions[..., 1] = 7.0
+    known = target.actions.flatten(0, 2)
+    module.readout.set_statistics(0, known.mean(0), known.std(0, correction=0))
+    torch.nn.init.zeros_(module.readout.heads[0].weight)
+    torch.nn.init.zeros_(module.readout.heads[0].bias)
+    _, metrics = pretraining_loss(module, None, clip, labels)
+    assert float(metrics["readout_r2"]) == pytest.approx(0, abs=1e-4)
 
 
 def test_the_readout_standardises_the_actions():
@@ -338,6 +359,23 @@ def test_labels_that_do_not_fit_are_refused_in_one_sentence(datasets, tmp_path, 
     for wrong in ({"fraction": 1.5}, {"weight": -1}, {"batch_size": 0}, {"root": tmp_path}):
         with pytest.raises(ParsingError, match="--policy.labels"):
             LabelsConfig(**wrong)
+
+
+def test_demonstrations_as_other_people_write_them(datasets, tmp_path):
+    camera = {"shape": [3, SIZE, SIZE], "names": ["channels", "height", "width"]}
+    other = add_language(described_otherwise(datasets["demos"], tmp_path / "other", camera, fps=10.0))
+    found = load_demonstrations(demonstrations(other))
+    plain = load_demonstrations(demonstrations(datasets["demos"]))
+    assert torch.equal(found.frames, plain.frames) and torch.equal(found.actions, plain.actions)
+    assert found.tasks == plain.tasks and found.digests == plain.digests
+
+
+def test_depth_is_the_labels_camera_only_by_name(tmp_path):
+    root = make_dataset(tmp_path / "front", cameras=("depth", "front"), lengths=(9,), size=16)
+    reader = EpisodeReader("test/front", root)
+    flag = "--policy.labels.camera"
+    assert labelled_camera(reader, None, "observation.images.top", flag) == "observation.images.front"
+    assert labelled_camera(reader, "depth", "observation.images.top", flag) == "observation.images.depth"
 
 
 def test_values_that_are_not_finite_are_refused_with_episode_and_frame(tmp_path):

@@ -18,6 +18,7 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 
 from lawm_lerobot.labels.cameras import picture_shape, policy_features
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+from lawm_lerobot.policies.common.clips import world_model_camera
 from lawm_lerobot.policies.common.exporting import export_checkpoint, read_config
 from lawm_lerobot.policies.flow_vla.policy import FlowVLAPolicy
 from lawm_lerobot.policies.smolvla.configuration_lawm_smolvla import LawmSmolVLAConfig
@@ -77,6 +78,14 @@ def test_the_order_of_axes_changes_nothing(
     assert_same_tensors(ours.tensors(), theirs.tensors())
     exported = export_checkpoint(read_config(str(ours.checkpoint())), tmp_path / "plain_act")
     assert ACTPolicy.from_pretrained(exported).config.input_features[TOP].shape == (3, 32, 32)
+
+
+def test_depth_is_the_world_models_camera_only_by_name() -> None:
+    visual = PolicyFeature(FeatureType.VISUAL, (3, 32, 32))
+    config = LawmActConfig(device="cpu", input_features={f"{TOP[:-3]}depth": visual, TOP: visual})
+    assert world_model_camera(config) == TOP
+    config.world_model.camera = "depth"
+    assert world_model_camera(config) == f"{TOP[:-3]}depth"
 
 
 def test_a_camera_that_never_reaches_a_policy_is_refused_or_left_out(

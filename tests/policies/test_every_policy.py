@@ -150,6 +150,31 @@ def exported(kind: Kind, finetuned: Run) -> Path:
     return output_dir
 
 
+@pytest.fixture(scope="module")
+def cotrained(
+    kind: Kind, pretrained: Run, demonstrations: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """Finetuned with video of other pictures in the batch, interrupted after one step and resumed to two."""
+    video = make_dataset(
+        kind.root / "video", size=SIZE, lengths=(14, 14), state_dim=None, action_dim=None, tasks=TASKS
+    )
+    flags = (
+        "--policy.video.repo_id=test/video",
+        f"--policy.video.root={video}",
+        "--policy.video.batch_size=2",
+    )
+    run = finetune(
+        pretrained.checkpoint(),
+        demonstrations,
+        kind.root / "cotrained",
+        *kind.tiny.chunk,
+        *flags,
+        "--policy.video.num_workers=0",
+        steps=1,
+    )
+    return Run(run.directory, run.log + resume(run, 1, "--steps=2").log)
+
+
 # --- helpers -------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +304,56 @@ def test_export_acts_the_same_in_stock_lerobot(kind: Kind, finetuned: Run, expor
     assert type(plain) is kind.plain_class
     expected = actions(kind.policy_class.from_pretrained(finetuned.checkpoint()), finetuned.checkpoint())
     assert torch.equal(actions(plain, exported), expected)
+
+
+def test_cotrained_it_exports_as_the_plain_type(kind: Kind, cotrained: Run, tmp_path: Path) -> None:
+    assert all(float(metrics["video_loss"]) > 0 for metrics in cotrained.metrics())
+    assert len(finite_losses(cotrained)) == 2
+    output_dir = tmp_path / "exported"
+    run_command(lawm_export.main, f"--policy.path={cotrained.checkpoint()}", f"--output_dir={output_dir}")
+    plain = kind.plain_class.from_pretrained(output_dir, strict=True)
+    assert type(plain) is kind.plain_class
+    expected = actions(kind.policy_class.from_pretrained(cotrained.checkpoint()), cotrained.checkpoint())
+    assert torch.equal(actions(plain, output_dir), expected)
+    kept = {path.name for path in output_dir.iterdir()}
+    assert "cotraining.safetensors" not in kept
+    assert "video" not in read_json(output_dir / "config.json")
+
+
+def test_cotraining_shares_all_that_does_not_depend_on_actions(
+    kind: Kind, cotrained: Run, demonstrations: Path
+) -> None:
+    config = PreTrainedConfig.from_pretrained(cotrained.checkpoint())
+    meta = LeRobotDatasetMetadata("test/x", root=demonstrations)
+    policy = kind.policy_class.from_pretrained(
+        cotrained.checkpoint(), config=config, dataset_meta=meta, dataset_stats=meta.stats
+    )
+    with torch.no_grad():  # What starts at zero silences the weights behind it.
+        for parameter in policy.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    own = {id(parameter) for parameter in policy.latents_own}
+    sizes = {id(p): p.numel() for p in policy.parameters() if p.requires_grad}
+    assert own < sizes.keys()
+    assert sum(sizes[i] for i in own) < 0.35 * sum(sizes.values())
+    shared = {id(p) for p in policy.cotraining.twin.parameters()} - own
+    assert shared < {id(p) for p in policy.parameters()}
+    optimized = {id(p) for group in policy.get_optim_params() for p in group["params"]}
+    assert own <= optimized
+    policy.train()
+    with seeded_context(1):
+        policy.cotraining.loss(4).backward()
+    moved = {id(p) for p in policy.parameters() if p.grad is not None and p.grad.norm() > 0}
+    assert id(policy.latent_head) not in moved  # of the robot's own actions
+    assert own & moved
+    assert len(moved - own) > 0.5 * len(sizes)
+    policy.zero_grad()
+    policy.config.video.weight = 0.0
+    batch = training_batch(config, cotrained.checkpoint(), demonstrations)
+    with seeded_context(1):
+        policy.forward(batch)[0].backward()
+    moved = {id(p) for p in policy.parameters() if p.grad is not None and p.grad.norm() > 0}
+    assert id(policy.latent_head) in moved
+    assert not own & moved
 
 
 def test_real_time_chunking_is_supported_where_the_plain_policy_does(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.datasets_on_the_spot import make_dataset
-from helpers.training import pretrain
+from helpers.training import Run, finetune, pretrain
 from safetensors.torch import load_file, save_file
 
 from lawm_lerobot.method.latent import effective_rank
@@ -34,6 +36,21 @@ def test_the_rank_of_latents_that_are_not_finite_is_not_finite() -> None:
     assert effective_rank(z, valid) > 1
     z[0, 0, 0] = float("nan")
     assert effective_rank(z, valid).isnan()
+
+
+def test_a_dataset_whose_numbers_are_not_finite_is_refused_before_training(
+    short_dataset: Path, pretrained_once: Run, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(short_dataset, tmp_path / "broken")
+    file = broken / "meta" / "stats.json"
+    for key in ("action", "observation.state"):
+        statistics = json.loads((short_dataset / "meta" / "stats.json").read_text())
+        statistics[key]["mean"][1] = float("nan")
+        file.write_text(json.dumps(statistics))
+        with pytest.raises(ValueError, match=f"statistics of '{key}' are not finite.*lerobot-edit-dataset"):
+            finetune(pretrained_once.checkpoint(), broken, tmp_path / key, steps=1)
+    with pytest.raises(ValueError, match="statistics of 'observation.state' are not finite"):
+        pretrain(broken, tmp_path / "state", steps=1)
 
 
 def test_a_pretraining_checkpoint_that_is_not_finite_is_not_looked_into(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lawm_lerobot.statistics.ridge import (
     held_out_predictions,
     overall_r2,
     r2_per_dimension,
+    varies,
 )
 
 
@@ -28,3 +29,11 @@ def test_ridge_finds_a_linear_map_and_admits_that_noise_is_none():
     assert fit_ridge(inputs, noise, groups).penalty > fit_ridge(inputs, targets, groups).penalty
     with pytest.raises(ValueError, match="at least two"):
         held_out_predictions(inputs, targets, np.zeros(200))
+
+
+def test_rounding_is_no_motion():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(500, 1))
+    still = np.c_[0.1 + 1e-8 * noise, np.float32(170.3) + 1e-5 * noise, np.zeros(500)]
+    moving = np.c_[0.1 + 1e-3 * noise, 170.3 + 0.01 * noise, np.where(np.arange(500) == 250, 1.0, 0.0)]
+    assert not varies(still).any() and varies(moving).all()

@@ -24,6 +24,8 @@ from tools.speed.timing import interleaved, ratio, spread
 
 #: Upper limits for the time of the pretraining step over that of the imitation step.
 ACT_TARGET, VLA_TARGET = 1.5, 1.2
+#: Upper limit for the time of a co-training step over that of a finetuning step.
+COTRAINING_TARGET = 1.6
 
 
 def runs(quick: bool, device: str) -> list[Run]:
@@ -80,6 +82,9 @@ def bench_steps(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
         default = runs(quick, device)[0]
         finetuning = measure_finetuning(default, device, Path(folder))
         ratios.append(row(f"lawm_{default.policy}: finetuning step over imitation step", finetuning))
+        cotraining = measure_cotraining(default, device, Path(folder))
+        what = f"lawm_{default.policy}: co-training step over finetuning step, half as many frames of video"
+        ratios.append(row(what, cotraining, COTRAINING_TARGET))
     return {"device": device, "threads": torch.get_num_threads(), "rows": entries, "ratios": ratios}
 
 
@@ -124,6 +129,32 @@ def measure_finetuning(run: Run, device: str, folder: Path) -> dict[str, float]:
     }
     times = interleaved(steps, run.turns)
     return ratio(times["ours"], times["plain"])
+
+
+def measure_cotraining(run: Run, device: str, folder: Path) -> dict[str, float]:
+    """`ratio` of a finetuning step with video in the batch, read by one loader process, to a plain one."""
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+    from lerobot.policies import make_policy
+
+    from tools.speed.fixtures import record
+
+    pretrained = folder / "pretrained"
+    build(run, True, device, folder).save_pretrained(pretrained)
+    root = record(folder / "video", run.pixels, run.pixels, episodes=4, seconds=5, labelled=True)
+    meta = LeRobotDatasetMetadata("bench/video", root=root)
+    config_class = policy_class_of(run, True).config_class
+    policies = {}
+    for name in ("plain", "video"):
+        config = config_class.from_pretrained(pretrained)
+        config.stage, config.pretrained_path = "finetune", pretrained
+        config.input_features = {}
+        if name == "video":
+            config.video.repo_id, config.video.root, config.video.num_workers = "bench/video", root, 1
+        policies[name] = make_policy(config, ds_meta=meta)
+    batch = random_batch(policies["plain"].config, run, device)
+    steps = {name: training_step(policy, batch, run.bf16) for name, policy in policies.items()}
+    times = interleaved(steps, run.turns)
+    return ratio(times["video"], times["plain"])
 
 
 def peak_of_steps(run: Run, pretraining: bool, device: str, folder: str) -> dict[str, float]:

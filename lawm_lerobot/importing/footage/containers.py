@@ -37,7 +37,9 @@ MARKS: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
 # Not for the streams: FFmpeg finds some only after it has read on, for which PyAV has made no room.
 LOCAL_FILES = {"protocol_whitelist": "file,crypto,data"}
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-MAX_PARTS = 100_000  # of an mp4 file that are looked at
+RECORDING, CONTINUATION = b"AVI ", b"AVIX"
+OUTERMOST = (EBML, SEGMENT, RECORDING, CONTINUATION)
+MAX_PARTS = 100_000  # of a file that are looked at
 
 
 def sniff_container(path: str) -> str:
@@ -75,26 +77,36 @@ class Outline:
         readable: Number of those that FFmpeg reads.
         fragments: True for an mp4 in fragments, which are read one after the other.
         complete: True if the file is as long as its parts say.
+        begins: Places in bytes where recordings begin into which FFmpeg reads on with the clock of the one before, as
+            in AVI.
     """
 
     recordings: int
     readable: int
     fragments: bool
     complete: bool
+    begins: tuple[int, ...] = ()
 
 
 def outline(path: str) -> Outline:
-    """Read the outermost parts of an mp4, mov, mkv or webm file."""
+    """Read the outermost parts of an mp4, mov, mkv, webm or avi file."""
     container = sniff_container(path)
+    read_part = {"mov": _box, "avi": _riff}.get(container, _element)
     found: collections.Counter[bytes] = collections.Counter()
+    begins: list[int] = []
+    open_end = container == "mov"
     place, end = 0, os.path.getsize(path)
     with open(path, "rb") as file:
         while place < end and found.total() < MAX_PARTS:
             file.seek(place)
-            name, size = (_box if container == "mov" else _element)(file.read(16))
-            if not size or (container != "mov" and name not in (EBML, SEGMENT)):
+            name, size = read_part(file.read(16))
+            if not size or not (open_end or name in OUTERMOST):
                 break
+            # What is streamed to a file has a segment of no known size, so that its parts come next.
+            open_end = open_end or (name == SEGMENT and size <= 12)
             found[name] += 1
+            if name == RECORDING:
+                begins.append(place)
             place += size
         file.seek(-min(end, 4096), os.SEEK_END)
         tail = file.read()
@@ -103,7 +115,10 @@ def outline(path: str) -> Outline:
     if container == "mov":
         fragments = bool(found[b"moof"])
         return Outline(found[b"moov"], found[b"moov"] if fragments else 1, fragments, complete)
-    return Outline(found[EBML], 2, False, complete)
+    if container == "avi":
+        return Outline(len(begins), len(begins), False, complete, tuple(begins[1:]))
+    # Where a recording knows its size, FFmpeg reads one more and stops.
+    return Outline(found[EBML], found[EBML] if open_end else 2, False, complete)
 
 
 def _box(head: bytes) -> tuple[bytes, int]:
@@ -114,12 +129,26 @@ def _box(head: bytes) -> tuple[bytes, int]:
     return head[4:8], size if size >= 8 else 0
 
 
+def _riff(head: bytes) -> tuple[bytes, int]:
+    """Name and size of a part of an avi file; size 0 if it cannot be told."""
+    size = int.from_bytes(head[4:8], "little")
+    return head[8:12], 8 + size + size % 2 if head.startswith(b"RIFF") else 0
+
+
 def _element(head: bytes) -> tuple[bytes, int]:
-    """Name and size of a part of an mkv file; size 0 if it cannot be told."""
-    more = 8 - head[4].bit_length() if len(head) > 12 else 8  # leading zeros say how many bytes the size has
-    unknown = (1 << 7 * (more + 1)) - 1
-    size = int.from_bytes(head[4 : 5 + more]) & unknown
-    return head[:4], 5 + more + size if more < 8 and size != unknown else 0
+    """Name and size of a part of an mkv file, of its head alone if its size is not known; 0 if it cannot be told."""
+    named = _bytes_of_number(head)
+    sized = _bytes_of_number(head[named:])
+    if named > 4 or len(head) < named + sized:
+        return b"", 0
+    unknown = (1 << 7 * sized) - 1
+    size = int.from_bytes(head[named : named + sized]) & unknown
+    return head[:named], named + sized + (0 if size == unknown else size)
+
+
+def _bytes_of_number(head: bytes) -> int:
+    """Length of a number of an mkv file: the zeros before its first bit say it. More than 8 is no such number."""
+    return 9 - head[0].bit_length() if head else 9
 
 
 def open_video(path: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -74,9 +75,9 @@ class NumberedPictures(StoredPictures):
         numbered = []
         for name in os.listdir(self.path):
             stem, extension = os.path.splitext(name)
-            digits = stem.removeprefix(PREFIX)
-            if stem.startswith(PREFIX) and digits.isdigit() and extension.lower() in EXTENSIONS:
-                numbered.append((int(digits), name))
+            match = re.fullmatch(rf"{PREFIX}([0-9]+)", stem)
+            if match and extension.lower() in EXTENSIONS:
+                numbered.append((int(match[1]), name))
         numbered.sort()
         return [(number - numbered[0][0], os.path.join(self.path, name)) for number, name in numbered]
 

@@ -15,7 +15,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -60,7 +60,7 @@ class VideoFile(Footage):
             errors: list[str] = []
             times: list[Fraction] = []
             frames = 0
-            for frame, stamp in _decoded(container, stream, errors):
+            for frame, stamp, _ in _decoded(container, stream, errors):
                 _check_size(frame.width, frame.height)
                 frames += 1
                 if stamp is not None:
@@ -94,7 +94,9 @@ class VideoFile(Footage):
             duration_s=duration,
             claimed_s=claimed,
             track=track,
-            one_piece=sniff_container(self.path) not in INDEXED or (parts.fragments and parts.recordings > 1),
+            one_piece=sniff_container(self.path) not in INDEXED
+            or (parts.fragments and parts.recordings > 1)
+            or bool(parts.begins),
             notes=notes,
         )
 
@@ -133,8 +135,9 @@ class VideoFile(Footage):
                 if not packet.size:
                     continue
                 passed = usual
-                if packet.dts is not None:
-                    time = float(packet.dts * packet.time_base)
+                stamp = packet.dts if packet.dts is not None else packet.pts
+                if stamp is not None:
+                    time = float(stamp * packet.time_base)
                     if last is not None and 0 < time - last <= _longest(step):
                         passed = usual = time - last
                     last = time
@@ -174,11 +177,7 @@ class VideoFile(Footage):
             stream = container.streams[track]
             stream.thread_type = "NONE"  # parallel over files, not within one; a thread's queue holds frames
             if start_s > 1.0:
-                try:
-                    target = int((start_s + float(reading.origin)) / stream.time_base) - 1
-                    container.seek(target, stream=stream, backward=True)
-                except (av.error.FFmpegError, OSError):
-                    container.seek(0)
+                _seek(container, stream, start_s + float(reading.origin))
             reading.slack_s = min(max(float(stream.time_base) / 2, 1e-6), 5e-4)
             aspect = stream.sample_aspect_ratio or Fraction(1)
             if not 0.1 < aspect < 10:
@@ -189,7 +188,8 @@ class VideoFile(Footage):
             shift = round(reading.origin / ticks)
             last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
-            for frame, stamp in _decoded(container, stream, reading.errors):
+            begins = outline(self.path).begins
+            for frame, stamp, is_new in _decoded(container, stream, reading.errors, begins):
                 if stamp is None:
                     time = max(0.0, last + step)
                 else:
@@ -200,9 +200,12 @@ class VideoFile(Footage):
                     container.close()
                     yield from self._timed_frames(0.0, reading)
                     return
-                if not first and (time - last > longest or last - time > BACK_S):
+                if 0 < time <= reading.start_s + reading.slack_s:
+                    reading.errors.clear()  # what is damaged before the stretch is not of it
+                if not first and (is_new or time - last > longest or last - time > BACK_S):
                     way, by = ("forward", time - last) if time > last else ("back", last - time)
-                    reading.jumps.append(f"{way} by {by:.2f} s after {last:.2f} s")
+                    jump = "another recording begins" if is_new else f"{way} by {by:.2f} s"
+                    reading.jumps.append(f"{jump} after {last:.2f} s")
                     yield reading.shown_to_s, None, aspect
                     if time < last:
                         joined_s += reading.shown_to_s - time
@@ -229,11 +232,13 @@ class DatasetVideo(VideoFile):
     i frames after the episode's start, on the clock of the file itself.
 
     The times in the table and in the file need not agree to the tick: LeRobot's conversion of older datasets adds up
-    the lengths that the containers claim.
+    the lengths that the containers claim. With a tolerance, reading ends at the first picture that is further from its
+    frame's time than LeRobot would take.
     """
 
     first_s: float
     frame_rate: float
+    tolerance_s: float | None = None
 
     takes_depth: ClassVar[bool] = True
 
@@ -247,8 +252,22 @@ class DatasetVideo(VideoFile):
             number = round((time - self.first_s) * self.frame_rate)
             if number > last:
                 last = number
-                picture = None if frame is None else partial(maker.from_frame, frame, aspect)
-                yield self.first_s + number / self.frame_rate, picture
+                due = self.first_s + number / self.frame_rate
+                if frame is not None and number >= 0 and (reading.end_s is None or due < reading.end_s):
+                    self._require_near(number, abs(time - due))
+                yield due, None if frame is None else partial(maker.from_frame, frame, aspect)
+
+    def _require_near(self, number: int, away_s: float) -> None:
+        if self.tolerance_s is not None and away_s >= self.tolerance_s:
+            detail = f"picture {number} by {away_s:.4f} s: raise --source.tolerance_s"
+            raise UnreadableVideoError(Reason.BESIDE_ITS_TIME, detail)
+
+
+def _seek(container: Any, stream: Any, time_s: float) -> None:
+    try:
+        container.seek(int(time_s / stream.time_base) - 1, stream=stream, backward=True)
+    except (av.error.FFmpegError, OSError):
+        container.seek(0)
 
 
 def _step(stream: Any) -> float:
@@ -274,18 +293,22 @@ def _undiscarded(packet: Any, stream: Any) -> list[Any]:
     return stream.codec_context.decode(copy)
 
 
-def _decoded(container: Any, stream: Any, errors: list[str]) -> Iterator[tuple[Any, int | None]]:
+def _decoded(
+    container: Any, stream: Any, errors: list[str], begins: Sequence[int] = ()
+) -> Iterator[tuple[Any, int | None, bool]]:
     """Decode packet by packet, so that one damaged packet costs its own frames and not the rest of the file.
 
-    Yields frames with their presentation time in ticks of the stream, None if the container gives none. AVI has no such
-    times: its packets are numbered in coding order, so the k-th frame shown has the k-th smallest of the numbers.
+    Yields frames with their presentation time in ticks of the stream, None if the container gives none, and whether the
+    frame is the first after one of the bytes `begins`. AVI has no such times: its packets are numbered in coding order,
+    so the k-th frame shown has the k-th smallest of the numbers.
     """
+    ahead = list(begins)
     packets = container.demux(stream)
     failures = 0
     numbered = container.format.name == "avi"
     waiting: list[int] = []
     last: int | None = None
-    joined = False
+    joined = is_new = False
     while True:
         try:
             packet = next(packets)
@@ -294,22 +317,24 @@ def _decoded(container: Any, stream: Any, errors: list[str]) -> Iterator[tuple[A
         except (av.error.FFmpegError, OSError) as error:
             errors.append(error_text(error))
             return
+        passed = sum(packet.pos is not None and packet.pos >= place for place in ahead)
+        del ahead[:passed]
+        if passed or _goes_back(last, packet):
+            # A recording that was joined on begins: the decoder gives out the old one and forgets it.
+            old: list[Any] = []
+            with contextlib.suppress(av.error.FFmpegError):
+                old = stream.codec_context.decode(None)
+            stream.codec_context.flush_buffers()
+            joined = True
+            for frame, stamp in _stamped(old, waiting, errors):
+                yield frame, stamp, is_new
+                is_new = False
+            is_new = is_new or bool(passed)
+        last = last if packet.dts is None else packet.dts
         if numbered and packet.dts is not None and packet.size:
             heapq.heappush(waiting, packet.dts)
-        begun: list[Any] = []
-        if packet.dts is not None:
-            if last is not None and (last - packet.dts) * packet.time_base > BACK_S:
-                # A recording that was joined on begins: the decoder gives out the old one and forgets it.
-                with contextlib.suppress(av.error.FFmpegError):
-                    begun = stream.codec_context.decode(None)
-                stream.codec_context.flush_buffers()
-                joined = True
-            last = packet.dts
         try:
-            frames = [
-                *begun,
-                *(_undiscarded(packet, stream) if joined and packet.is_discard else packet.decode()),
-            ]
+            frames = _undiscarded(packet, stream) if joined and packet.is_discard else packet.decode()
             failures = 0
         except av.error.EOFError:
             return
@@ -322,9 +347,24 @@ def _decoded(container: Any, stream: Any, errors: list[str]) -> Iterator[tuple[A
             if failures >= MAX_FAILURES:
                 return
             continue
-        for frame in frames:
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            if waiting:
-                stamp = heapq.heappop(waiting)
-            if not frame.is_corrupt:
-                yield frame, stamp
+        for frame, stamp in _stamped(frames, waiting, errors):
+            yield frame, stamp, is_new
+            is_new = False
+
+
+def _goes_back(last: int | None, packet: Any) -> bool:
+    return None not in (last, packet.dts) and (last - packet.dts) * packet.time_base > BACK_S
+
+
+def _stamped(
+    frames: Iterable[Any], waiting: list[int], errors: list[str]
+) -> Iterator[tuple[Any, int | None]]:
+    """Yield decoded frames with their times, the smallest of `waiting` if there are any; damaged ones are errors."""
+    for frame in frames:
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        if waiting:
+            stamp = heapq.heappop(waiting)
+        if frame.is_corrupt:
+            errors.append("a picture is damaged")
+        else:
+            yield frame, stamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -36,8 +37,8 @@ class BridgeV2Source(VideoSource):
 
     def segments(self) -> Iterator[Segment | LeftOut]:
         root = self.folder()
-        if self.frame_rate <= 0:
-            raise ImportSettingsError(f"--source.frame_rate={self.frame_rate} must be positive.")
+        if not 0 < self.frame_rate < math.inf:
+            raise ImportSettingsError(f"--source.frame_rate={self.frame_rate} must be a positive number.")
         found = False
         for folder, names, _ in os.walk(root, followlinks=False):
             names.sort(key=lambda name: (len(name), name))  # traj2 before traj10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lawm_lerobot.importing.sources.base import (
     find_file,
     first_file,
     read_json,
+    seconds,
 )
 
 VERSIONS = ("", "v2/", "v1/", "v2_1/")
@@ -45,8 +47,8 @@ class Ego4DSource(VideoSource):
 
     def segments(self) -> Iterator[Segment | LeftOut]:
         root = self.folder()
-        if self.clip_s <= 0:
-            raise ImportSettingsError(f"--source.clip_s={self.clip_s} must be positive.")
+        if not 0 < self.clip_s < math.inf:
+            raise ImportSettingsError(f"--source.clip_s={self.clip_s} must be a positive number of seconds.")
         manifests = [f"{version}ego4d.json" for version in VERSIONS]
         manifest = read_json(find_file(root, manifests, "--source.path"))
         narrated: dict[str, Any] = {}
@@ -73,11 +75,18 @@ class Ego4DSource(VideoSource):
             yield self.segment(path, caption=scenarios or self.default_caption, caption_source="scenarios")
             return
         entries = (narrated.get(uid) or {}).get(self.narration_pass) or {}
-        moments = sorted(
-            (float(entry["timestamp_sec"]), self._sentence(str(entry.get("narration_text", ""))))
-            for entry in entries.get("narrations", [])
-            if isinstance(entry.get("timestamp_sec"), int | float) and entry["timestamp_sec"] >= 0
-        )
+        moments: list[tuple[float, str]] = []
+        for entry in entries.get("narrations", []):
+            text, moment = str(entry.get("narration_text", "")), entry.get("timestamp_sec")
+            try:
+                at = seconds(moment)
+                if at is None:
+                    raise ValueError("no timestamp_sec")
+            except ValueError as error:
+                yield self.left_out(path.name, Reason.UNUSABLE_TIMES, f"{text!r}: {error}")
+                continue
+            moments.append((at, self._sentence(text)))
+        moments.sort()
         if not moments:
             yield self.left_out(path.name, "no narration", self.narration_pass)
             return

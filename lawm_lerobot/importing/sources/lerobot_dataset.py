@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lawm_lerobot.importing.footage import DatasetVideo, ParquetPictures
-from lawm_lerobot.importing.reasons import Reason
+from lawm_lerobot.importing.reasons import Reason, error_text
 from lawm_lerobot.importing.segments import ImportSettingsError, LeftOut, Segment, readable
 from lawm_lerobot.importing.sources.base import VideoSource
 
@@ -33,6 +33,8 @@ class LeRobotSource(VideoSource):
         revision: Revision on the Hub.
         cameras: Image features to import, e.g. [observation.images.top]; empty takes all but depth maps.
         episodes: Numbers of the episodes to import; empty takes all of them.
+        tolerance_s: Seconds by which a picture's time may differ from its frame's, as LeRobot's `--tolerance_s`; an episode
+            ends before one that is further away. None takes the nearest picture, however far it is.
         keep_actions: Keep `action` as labels. Sources of a mixture may differ in them or have none, see docs/labels.md.
         keep_state: Keep `observation.state`. Every source of a mixture must then have one of the same shape.
     """
@@ -41,6 +43,7 @@ class LeRobotSource(VideoSource):
     revision: str | None = None
     cameras: list[str] = field(default_factory=list)
     episodes: list[int] = field(default_factory=list)
+    tolerance_s: float | None = None
     keep_actions: bool = False
     keep_state: bool = False
 
@@ -58,8 +61,12 @@ class LeRobotSource(VideoSource):
         )
 
     def segments(self) -> Iterator[Segment | LeftOut]:
+        from lawm_lerobot.labels.cameras import is_depth
+
+        if self.tolerance_s is not None and not self.tolerance_s > 0:
+            raise ImportSettingsError(f"--source.tolerance_s={self.tolerance_s} must be seconds above 0.")
         meta = self._meta()
-        depth = [key for key in meta.camera_keys if key in meta.depth_keys or "depth" in key.lower()]
+        depth = [key for key in meta.camera_keys if key in meta.depth_keys or is_depth(key)]
         cameras = self.cameras or [key for key in meta.camera_keys if key not in depth]
         if not cameras and depth:
             raise ImportSettingsError(
@@ -77,9 +84,19 @@ class LeRobotSource(VideoSource):
             start = int(episode["dataset_from_index"])
             self._file_starts[data_file] = min(start, self._file_starts.get(data_file, start))
         wanted = set(self.episodes)
+        unknown = wanted - {int(episode["episode_index"]) for episode in meta.episodes}
+        if unknown:
+            raise ImportSettingsError(
+                f"--source.episodes has {', '.join(map(str, sorted(unknown)))}, but {self.title()} has episodes 0 to "
+                f"{meta.total_episodes - 1}."
+            )
         for episode in meta.episodes:
             index = int(episode["episode_index"])
             if wanted and index not in wanted:
+                continue
+            fault = self._fault(index)
+            if fault is not None:
+                yield fault
                 continue
             caption = "; ".join(str(task) for task in episode["tasks"])
             for camera in cameras:
@@ -105,7 +122,7 @@ class LeRobotSource(VideoSource):
         if is_video:
             start = float(episode[f"videos/{camera}/from_timestamp"])
             end = start + int(episode["length"]) / meta.fps
-            footage = DatasetVideo(str(path), start, float(meta.fps))
+            footage = DatasetVideo(str(path), start, float(meta.fps), self.tolerance_s)
             return Segment(footage, start_s=start, end_s=end, **fields)
         file_start = self._file_starts[episode["data/chunk_index"], episode["data/file_index"]]
         from_row = int(episode["dataset_from_index"]) - file_start
@@ -125,26 +142,42 @@ class LeRobotSource(VideoSource):
         return features
 
     def labels(self, segment: Segment, times: np.ndarray) -> dict[str, np.ndarray]:
+        numbers = self._numbers(segment.extra["episode"])
+        meta = self._meta()
+        found: dict[str, np.ndarray] = {}
+        for key, values in numbers.items():
+            steps = np.floor((times - segment.start_s) * meta.fps + 1e-3).astype(int).clip(0, len(values) - 1)
+            found[key] = values[steps].astype(meta.features[key]["dtype"])
+        return found
+
+    def _numbers(self, episode: int) -> dict[str, np.ndarray]:
+        """(frames,D) of every label that is kept."""
         keys = list(self.label_features())
         if not keys:
             return {}
         import pyarrow.parquet as pq
 
         meta = self._meta()
-        index = segment.extra["episode"]
-        path = str(Path(meta.root) / meta.get_data_file_path(index))
+        path = str(Path(meta.root) / meta.get_data_file_path(episode))
         if path not in self._rows:
             # One file at a time: segments come in episode order.
             self._rows = {path: pq.read_table(path, columns=[*keys, "episode_index"]).to_pandas()}
         table = self._rows[path]
-        rows = table[table["episode_index"] == index]
-        steps = np.floor((times - segment.start_s) * meta.fps + 1e-3).astype(int).clip(0, len(rows) - 1)
-        return {
-            key: np.stack([np.atleast_1d(value) for value in rows[key].to_numpy()])[steps].astype(
-                meta.features[key]["dtype"]
-            )
-            for key in keys
-        }
+        rows = table[table["episode_index"] == episode]
+        return {key: np.stack([np.atleast_1d(value) for value in rows[key].to_numpy()]) for key in keys}
+
+    def _fault(self, episode: int) -> LeftOut | None:
+        """The reason for which the labels of an episode cannot be kept."""
+        try:
+            numbers = self._numbers(episode)
+        except OSError as error:
+            return self.left_out(f"episode={episode}", Reason.CANNOT_BE_READ, error_text(error))
+        for key, values in numbers.items():
+            bad = np.flatnonzero(~np.isfinite(values).all(1))
+            if len(bad):
+                where = f"{key} in frame {bad[0]}"
+                return self.left_out(f"episode={episode}", "a value that is not finite", where)
+        return None
 
     def _meta(self) -> Any:
         if self._dataset_meta is not None:

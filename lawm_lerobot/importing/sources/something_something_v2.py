@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class SomethingSomethingV2Source(VideoSource):
 
     def _segment(self, videos: Path, split: str, entry: dict) -> Segment | LeftOut:
         number = str(entry.get("id", ""))
-        if not number.isdigit():  # the id becomes a file name
+        if not re.fullmatch("[0-9]+", number):  # the id becomes a file name
             return self.left_out(number, Reason.NOT_AN_ID, f"in the labels of {split}")
         path = first_file(videos / f"{number}{extension}" for extension in (".webm", *VIDEO_EXTENSIONS))
         if path is None:

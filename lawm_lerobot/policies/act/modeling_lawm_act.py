@@ -10,7 +10,14 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor, nn
 
-from lawm_lerobot.checkpoints.transfer import InterpolateRows, KeepIfPresent, MatchRows, Reinitialise, Rule
+from lawm_lerobot.checkpoints.transfer import (
+    InterpolateRows,
+    KeepIfPresent,
+    MatchRows,
+    OtherActions,
+    Reinitialise,
+    Rule,
+)
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
@@ -41,8 +48,8 @@ class LawmActPolicy(LawmPolicy, ACTPolicy):
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         other_state = "embeds the robot's state, which differs between robots"
         return [
-            Reinitialise("model.action_head.*", "predicts actions, which are of another kind now"),
-            Reinitialise(
+            OtherActions("model.action_head.*", "predicts actions, which are of another kind now"),
+            OtherActions(
                 "model.vae_encoder_action_input_proj.*", "embeds actions, which are of another kind now"
             ),
             Reinitialise("model.*robot_state_input_proj.*", other_state),

@@ -63,6 +63,10 @@ class CheckpointedPolicy(_Mixin):
         """Go on pretraining on a dataset of other statistics, by which images are normalised."""
         raise NotImplementedError
 
+    def start_finetuning(self, source: Source | None, stats: dict[str, Any] | None, meta: Any) -> None:
+        """Prepare a training of the ``finetune`` stage, with the weights of the checkpoint `source` in place."""
+        raise NotImplementedError
+
     # --- loading and saving ---------------------------------------------------------------------------
 
     @classmethod
@@ -115,6 +119,8 @@ class CheckpointedPolicy(_Mixin):
             policy.take_statistics(stats)
         if config.pretraining and training:
             warn_of_going_on(source, config, kwargs["dataset_meta"])
+        elif training:
+            policy.start_finetuning(source, stats, kwargs["dataset_meta"])
         return policy
 
     def take_over(self, weights: dict[str, Tensor], built_from: PreTrainedConfig, name: str) -> None:

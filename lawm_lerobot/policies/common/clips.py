@@ -21,6 +21,7 @@ from lerobot.utils.constants import (
 )
 from torch import Tensor
 
+from lawm_lerobot.labels.cameras import is_depth
 from lawm_lerobot.labels.demonstrations import PolicyViews, Preprocess
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.frames import resize_frames
@@ -41,8 +42,9 @@ def world_model_camera(config: LawmConfig) -> str:
     Raises:
         ValueError: If ``world_model.camera`` names none.
     """
-    # Depth maps have one channel; the world model predicts colour.
+    # The world model predicts colour. Depth maps have one channel, or three and a name that says so.
     cameras = sorted(key for key, feature in real_cameras(config).items() if feature.shape[0] == 3)
+    cameras.sort(key=is_depth)
     wanted = config.world_model.camera
     if wanted is None and cameras:
         return cameras[0]

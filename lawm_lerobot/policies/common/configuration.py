@@ -25,6 +25,7 @@ from lawm_lerobot.labels.cameras import policy_features
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, WorldModelConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
+from lawm_lerobot.policies.common.video_configuration import VideoConfig
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,10 @@ class LawmConfig(_Mixin):
         world_model: The world model p(x_1..x_H | x_0, z_0..z_{H-1}), a registered choice.
         idm: The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours); unused with ``source=policy``.
         labels: True actions that shape the latents, see `LabelsConfig`; none by default.
+        video: Video that stays in the batch of finetuning, see `VideoConfig`; none by default.
+        state_dropout: The share of the samples, in finetuning, whose ``observation.state`` is replaced by its mean, so
+            that the policy has to look at its pictures. At inference nothing is dropped.
+        use_state: The policy has ``observation.state`` among its inputs, if the dataset has it.
         pretraining_lr: The learning rate of world model, inverse dynamics and read-out.
         policy_pretraining_lr: The learning rate of the wrapped policy in the ``pretrain`` stage. What the policy
             trains at a multiple of its ``optimizer_lr`` trains at that multiple of this. Finetuning uses the policy's
@@ -96,6 +101,9 @@ class LawmConfig(_Mixin):
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig.default)
     idm: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    state_dropout: float = 0.0
+    use_state: bool = True
     pretraining_lr: float = 3e-4
     policy_pretraining_lr: float = 1e-4
     compile_model: bool = False
@@ -114,6 +122,8 @@ class LawmConfig(_Mixin):
     # The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
     # none, then gives it one of width 0.
     needs_state: ClassVar[bool] = False
+    #: The preprocessor writes the state into the prompt, before the policy can leave it out.
+    state_in_prompt: ClassVar[bool] = False
     #: The extra of this package that installs what the wrapped policy needs, as in ``lerobot_policy_lawm[vla]``.
     package_extra: ClassVar[str | None] = None
 
@@ -125,6 +135,21 @@ class LawmConfig(_Mixin):
         if self.health_freq < 1:
             found = f"health_freq is {self.health_freq}"
             raise ParsingError(f"{found}, expected at least 1: change --policy.health_freq.")
+        if not 0 <= self.state_dropout < 1:
+            raise ParsingError(
+                f"state_dropout is {self.state_dropout}, expected at least 0 and below 1: change "
+                "--policy.state_dropout, or leave the state out with --policy.use_state=false."
+            )
+        if self.state_dropout and self.state_in_prompt:
+            raise ParsingError(
+                f"state_dropout is {self.state_dropout}, but {self.type} reads its state in the prompt, which is "
+                "written before the policy can leave it out: leave out --policy.state_dropout."
+            )
+        if not (self.use_state or self.pretraining) and (self.needs_state or self.state_in_prompt):
+            raise ParsingError(
+                f"use_state is false, but {self.type} cannot act without observation.state: leave out "
+                "--policy.use_state=false."
+            )
 
     # --- what a policy's own config adds -------------------------------------------------------------
 
@@ -237,6 +262,8 @@ class LawmConfig(_Mixin):
         if callable(inherited):
             inherited(features)
         self.input_features = _decoded_features(self.input_features or {}, features)
+        if not self.use_state:
+            self.input_features.pop(OBS_STATE, None)
         if self.pretraining:
             _require_camera(features)
             self.output_features = {
@@ -249,6 +276,8 @@ class LawmConfig(_Mixin):
         saved = read_policy_config(self.pretrained_path, self.pretrained_revision)
         if saved is not None and self.transfers_from(saved):
             self.input_features = _transferred_features(self, saved, features)
+            if not self.use_state:
+                self.input_features.pop(OBS_STATE, None)
 
 
 def _transferred_features(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,3 +48,17 @@ def require_finite_tensors(kind: str, tensors: dict[str, Tensor]) -> None:
             f"The checkpoint's {kind} are not finite ({', '.join(broken[:3])}{', ...' if broken[3:] else ''}), "
             "expected numbers: nothing that it predicts could be used; choose an earlier checkpoint as --policy.path."
         )
+
+
+def require_finite_statistics(statistics: dict[str, dict[str, Any]] | None, keys: Iterable[str]) -> None:
+    """Raise ValueError if LeRobot's statistics of one of these features are not all numbers.
+
+    They are of all values that the dataset has, so one value that is NaN or infinite shows in them.
+    """
+    for key in keys:
+        values = (statistics or {}).get(key, {}).values()
+        if not all(np.isfinite(np.asarray(value, np.float64)).all() for value in values):
+            raise ValueError(
+                f"The dataset's statistics of '{key}' are not finite, so it has values that are NaN or infinite, expected "
+                "finite numbers only: repair it, or remove those episodes with LeRobot's lerobot-edit-dataset."
+            )

@@ -40,12 +40,24 @@ def pretraining_groups(
     return fused([{"params": trainable(beside)}, {"params": rest, "lr": policy_lr}, *multiples])
 
 
+def including(groups: Iterable[Any], parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Add parameters to the first group, unless some group has them already."""
+    first, *others = _as_groups(groups)
+    held = {id(p) for group in (first, *others) for p in group["params"]}
+    missing = [p for p in parameters if id(p) not in held]
+    return [{**first, "params": [*first["params"], *missing]}, *others]
+
+
 def fused(groups: Iterable[Any]) -> list[dict[str, Any]]:
     """Let torch's Adam, AdamW and SGD update the groups in a single pass over memory; others ignore the key.
 
     The arithmetic is the same. On a CPU the default is a loop of some ten small passes for every tensor.
     """
+    return [{**group, "fused": True} for group in _as_groups(groups)]
+
+
+def _as_groups(groups: Iterable[Any]) -> list[dict[str, Any]]:
     groups = list(groups)
     if groups and not isinstance(groups[0], dict):
-        groups = [{"params": groups}]
-    return [{**group, "fused": True} for group in groups]
+        return [{"params": groups}]
+    return [{**group, "params": list(group["params"])} for group in groups]

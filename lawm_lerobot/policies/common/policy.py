@@ -17,14 +17,15 @@ from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS
 from lawm_lerobot.policies.common.clips import require_cameras
 from lawm_lerobot.policies.common.compat import publish_by_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
-from lawm_lerobot.policies.common.finite_actions import require_finite
+from lawm_lerobot.policies.common.finetuning import FinetuningPolicy
+from lawm_lerobot.policies.common.finite_actions import require_finite, require_finite_statistics
 from lawm_lerobot.policies.common.loading import (
     PretrainingCheckpointError,
     backbone_errors,
     drop_backbone_weights,
     require_readable_config,
 )
-from lawm_lerobot.policies.common.optimizer import fused, pretraining_groups
+from lawm_lerobot.policies.common.optimizer import fused, including, pretraining_groups
 from lawm_lerobot.policies.common.pretraining import PretrainingPolicy
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 publish_by_policy()
 
 
-class LawmPolicy(PretrainingPolicy):
+class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
     """Stages, pretraining loss and refusals for a wrapped LeRobot policy.
 
     A subclass names its ``config_class`` and ``name`` and implements `predict_latents`, `latent_head` and
-    `transfer_rules`. Its checkpoints are in checkpointed.py, its pretraining in pretraining.py.
+    `transfer_rules`. Its checkpoints are in checkpointed.py, its stages in pretraining.py and finetuning.py.
     """
 
     config: LawmConfig
@@ -62,7 +63,8 @@ class LawmPolicy(PretrainingPolicy):
         Raises:
             ConnectionError: If the backbone's published weights cannot be downloaded.
             ValueError: If no clip of the dataset has a second frame; if the latents are to come from a policy whose
-                output passes no gradient; if the base is of another type or does not fit.
+                output passes no gradient; if the base is of another type or does not fit; if the dataset has values
+                that are not finite.
         """
         source = config.latent_action.source
         if config.pretraining and source != INVERSE_DYNAMICS and not self.differentiable_latents():
@@ -70,6 +72,9 @@ class LawmPolicy(PretrainingPolicy):
                 f"latent_action.source is {source!r}, but the output of {self.name} passes no gradient: choose "
                 f"--policy.latent_action.source={INVERSE_DYNAMICS}."
             )
+        if dataset_meta is not None:
+            used = {} if config.pretraining else config.output_features
+            require_finite_statistics(dataset_stats, [*(config.input_features or {}), *(used or {})])
         base = config.read_base() if load_base and config.base_path else None
         if base is not None:
             drop_backbone_weights(config)  # The base has them.
@@ -81,6 +86,8 @@ class LawmPolicy(PretrainingPolicy):
         if not config.pretraining:
             if dataset_meta is not None:
                 require_readable_config(config)
+                if load_base:  # Else it starts once a checkpoint's weights are in place.
+                    self.start_finetuning(None, dataset_stats, dataset_meta)
             return
 
         self._start_pretraining(dataset_stats, dataset_meta)
@@ -96,14 +103,14 @@ class LawmPolicy(PretrainingPolicy):
         """The stage's training loss, and the metrics that LeRobot logs beside it."""
         require_cameras(batch, self.cameras)
         if not self.config.pretraining:
-            return super().forward(self.prepare_batch(batch), *args, **kwargs)
+            return self.finetuning_loss(self.prepare_batch(batch), *args, **kwargs)
         return self.pretraining_loss(batch, *args, **kwargs)
 
     def get_optim_params(self) -> Any:
         """The wrapped policy's groups; in pretraining those of `pretraining_groups`."""
         groups = super().get_optim_params()
         if not self.config.pretraining:
-            return fused(groups)
+            return fused(including(groups, self.cotraining.own.values()) if self.cotraining else groups)
         wrapped_lr = self.config.wrapped_optimizer_preset().lr
         policy_lr = self.config.policy_pretraining_lr
         return pretraining_groups(groups, self, self.pretraining, wrapped_lr, policy_lr)

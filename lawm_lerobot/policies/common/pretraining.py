@@ -218,7 +218,7 @@ class PretrainingPolicy(CheckpointedPolicy):
 
             if model == INVERSE_DYNAMICS:
                 targets = method.imitation_targets(clip.frames, clip.valid, latents)  # (B,H,Z)
-                imitation, policy_metrics = self.wrapped_loss(self._with_latents(seen, targets, clip.valid))
+                imitation, policy_metrics = self.wrapped_loss(self.with_latents(seen, targets, clip.valid))
                 loss = loss + action.imitation_weight * imitation
                 parts = {"imitation_loss": imitation.detach(), **parts, **policy_metrics}
             parts |= world.metrics
@@ -233,7 +233,7 @@ class PretrainingPolicy(CheckpointedPolicy):
             metrics |= self._watch_health(clip, latents.detach(), seen)
         return loss, {**to_floats(metrics), **self.health.metrics}
 
-    def _with_latents(self, seen: dict[str, Any], latents: Tensor, valid: Tensor) -> dict[str, Any]:
+    def with_latents(self, seen: dict[str, Any], latents: Tensor, valid: Tensor) -> dict[str, Any]:
         """A `policy_batch` with the latents (B,H,Z) as the wrapped policy's actions, padded where they are not valid."""
         slots = self.config.latent_slots
         chunk = F.pad(latents, (0, 0, *slots))  # (B,slots,Z), z_0 where an action for the present is

@@ -22,25 +22,39 @@ from lawm_lerobot.policies.common.policy import LawmPolicy
 Preprocessor = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def load_pretraining_checkpoint(
-    path: str | Path, overrides: Sequence[str] = (), finite: bool = True
-) -> tuple[LawmPolicy, Preprocessor]:
-    """Load the policy in evaluation mode, and its preprocessor; ValueError if the checkpoint is not of pretraining.
+def load_pretraining_policy(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    finite: bool = True,
+    revision: str | None = None,
+    flag: str = "--policy.path",
+) -> LawmPolicy:
+    """Load the policy in evaluation mode; ValueError if the checkpoint is not of pretraining.
 
-    ``overrides`` are flags of the policy's config, without ``--policy.`` (``--device=cpu``). Weights must be numbers if ``finite``.
+    ``overrides`` are flags of the policy's config, without ``--policy.`` (``--device=cpu``). Weights must be numbers if
+    ``finite``. The ``flag`` that gave the path is named in errors.
     """
-    config = PreTrainedConfig.from_pretrained(path, cli_overrides=list(overrides))
+    config = PreTrainedConfig.from_pretrained(path, revision=revision, cli_overrides=list(overrides))
     if not isinstance(config, LawmConfig) or not config.pretraining:
         stage = getattr(config, "stage", "none")
         raise ValueError(
             f"{path} holds a {config.type} policy of stage {stage}, expected a lawm_* pretraining checkpoint: "
-            "change --policy.path."
+            f"change {flag}."
         )
     config.pretrained_path = Path(path)
     policy_class = get_policy_class(config.type)
-    policy = policy_class.from_pretrained(path, config=config, allow_pretraining=True)
+    policy = policy_class.from_pretrained(path, config=config, revision=revision, allow_pretraining=True)
     if finite:
         require_finite_tensors("weights", policy.state_dict())
+    return policy
+
+
+def load_pretraining_checkpoint(
+    path: str | Path, overrides: Sequence[str] = (), finite: bool = True
+) -> tuple[LawmPolicy, Preprocessor]:
+    """The policy as `load_pretraining_policy` loads it, and its preprocessor."""
+    policy = load_pretraining_policy(path, overrides, finite)
+    config = policy.config
     preprocessor, _ = make_pre_post_processors(
         config, str(path), preprocessor_overrides={"device_processor": {"device": config.device}}
     )

@@ -12,7 +12,7 @@ from lerobot.utils.constants import OBS_ENV_STATE, OBS_IMAGES
 from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.conditioning import condition_blocks, match_condition, match_encoders
-from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
+from lawm_lerobot.checkpoints.transfer import OtherActions, Reinitialise, Rule
 from lawm_lerobot.policies.common.denoising import denoise_once
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.diffusion.configuration_lawm_diffusion import LawmDiffusionConfig
@@ -47,9 +47,9 @@ class LawmDiffusionPolicy(LawmPolicy, DiffusionPolicy):
         target, unet = self.config.wrapped_config(), "diffusion.unet.*"
         other_actions = "takes or gives actions, which are of another kind now"
         return [
-            Reinitialise(f"{unet}down_modules.0.0.conv1.block.0.*", other_actions),
-            Reinitialise(f"{unet}down_modules.0.0.residual_conv.*", other_actions),
-            Reinitialise(f"{unet}final_conv.1.*", other_actions),
+            OtherActions(f"{unet}down_modules.0.0.conv1.block.0.*", other_actions),
+            OtherActions(f"{unet}down_modules.0.0.residual_conv.*", other_actions),
+            OtherActions(f"{unet}final_conv.1.*", other_actions),
             match_condition(f"{unet}cond_encoder.1.weight", source, target, _blocks),
             Reinitialise("diffusion.rgb_encoder.*pool.pos_grid", "fixed coordinates for the images' size"),
             match_encoders(source, target, "diffusion.rgb_encoder", "diffusion.rgb_encoder"),

@@ -15,7 +15,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor, nn
 
-from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
+from lawm_lerobot.checkpoints.transfer import OtherActions, Reinitialise, Rule
 from lawm_lerobot.method.networks import masked_mean
 from lawm_lerobot.policies.common.clips import IS_PAD, real_cameras
 from lawm_lerobot.policies.common.optimizer import fused, trainable
@@ -84,9 +84,9 @@ class FlowVLAPolicy(LawmPolicy):
 
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         _say_places(list(real_cameras(source)), list(real_cameras(self.config)))
-        rules = [
-            Reinitialise("model.action_in_proj.*", "embedded actions of another kind"),
-            Reinitialise("model.action_out_proj.*", "predicted actions of another kind"),
+        rules: list[Rule] = [
+            OtherActions("model.action_in_proj.*", "embedded actions of another kind"),
+            OtherActions("model.action_out_proj.*", "predicted actions of another kind"),
         ]
         # A frozen embedding still is the published one.
         if getattr(self.config, "train_state_proj", True):

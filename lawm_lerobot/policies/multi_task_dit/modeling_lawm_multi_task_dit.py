@@ -11,7 +11,7 @@ from lerobot.policies.multi_task_dit.modeling_multi_task_dit import MultiTaskDiT
 from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.conditioning import condition_blocks, match_condition, match_encoders
-from lawm_lerobot.checkpoints.transfer import InterpolateRows, Reinitialise, Rule
+from lawm_lerobot.checkpoints.transfer import InterpolateRows, OtherActions, Rule
 from lawm_lerobot.policies.common.denoising import denoise_once
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.multi_task_dit.configuration_lawm_multi_task_dit import LawmMultiTaskDiTConfig
@@ -49,8 +49,8 @@ class LawmMultiTaskDiTPolicy(LawmPolicy, MultiTaskDiTPolicy):
         target, encoder = self.config.wrapped_config(), "observation_encoder.vision_encoder"
         other_actions = "takes or gives actions, which are of another kind now"
         return [
-            Reinitialise("noise_predictor.input_proj.*", other_actions),
-            Reinitialise("noise_predictor.output_proj.*", other_actions),
+            OtherActions("noise_predictor.input_proj.*", other_actions),
+            OtherActions("noise_predictor.output_proj.*", other_actions),
             InterpolateRows("noise_predictor.pos_embedding", "positions stretched to the new chunk"),
             match_condition("noise_predictor.*.adaLN_modulation.1.weight", source, target, self._blocks),
             match_encoders(source, target, encoder, f"{encoder}s"),

@@ -17,4 +17,5 @@ class LawmPI05Config(FlowVLAConfig, PI05Config):
     """LeRobot's pi0.5 with LAWM pretraining: every field of `PI05Config` and of `LawmConfig`."""
 
     plain_class: ClassVar[type[PreTrainedConfig]] = PI05Config
+    state_in_prompt: ClassVar[bool] = True
     robot_conversions: ClassVar[tuple[str, ...]] = ("use_relative_actions",)

@@ -9,7 +9,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy
 from torch import nn
 
-from lawm_lerobot.checkpoints.transfer import Reinitialise, Rule
+from lawm_lerobot.checkpoints.transfer import OtherActions, Reinitialise, Rule
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
 
@@ -25,7 +25,7 @@ class LawmVqbetPolicy(LawmPolicy, VQBeTPolicy):
 
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
         return [
-            Reinitialise("vqbet.action_head.*", "codes and predicts actions, which are of another kind now"),
+            OtherActions("vqbet.action_head.*", "codes and predicts actions, which are of another kind now"),
             Reinitialise("vqbet.state_projector.*", "embeds the robot's state, which differs between robots"),
             Reinitialise("vqbet.select_target_actions_indices", "fixed by the length of the chunk"),
             Reinitialise("vqbet.rgb_encoder.pool.pos_grid", "fixed coordinates for the images' size"),

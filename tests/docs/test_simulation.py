@@ -1,0 +1,61 @@
+"""docs/simulation.md: its three commands, run one after the other, and its table of options."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from dataclasses import fields
+
+import pytest
+
+pytest.importorskip("metaworld", reason='needs pip install "lerobot_policy_lawm[metaworld]"')
+
+from helpers.pages import ROOT, commands, table
+from helpers.training import TINY_ACT, run_command
+from lerobot.datasets import LeRobotDataset
+
+from lawm_lerobot.envs import LawmMetaworldEnvConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:Constant")
+
+PAGE = ROOT / "docs" / "simulation.md"
+SHORT = ("--env.episode_length=4", "--eval.n_episodes=1", "--eval.batch_size=1")
+
+
+def test_a_varied_scene_is_recorded_trained_on_and_evaluated(tmp_path, monkeypatch) -> None:
+    from lerobot.scripts import lerobot_eval, lerobot_train
+
+    record, train, evaluate = commands(PAGE, "three commands")
+    monkeypatch.chdir(tmp_path)
+    maker = runpy.run_path(str(ROOT / record[1]))["main"]
+    run_command(maker, *record[2:], "--episodes=1", "--workers=0")
+    dataset = LeRobotDataset("local/drawer", root=tmp_path / "data" / "drawer")
+    assert dataset.meta.features["observation.images.corner2"]["shape"][0] == 64
+
+    steps = ("--steps=1", "--batch_size=2", "--num_workers=0", "--env_eval_freq=1")
+    log = run_command(lerobot_train.main, *train[1:], *TINY_ACT, *SHORT, *steps)
+    assert "pc_success" in log
+    run_command(lerobot_eval.main, *evaluate[1:], "--policy.device=cpu", *SHORT)
+    info = json.loads((tmp_path / "outputs" / "drawer_evaluated" / "eval_info.json").read_text())
+    assert info["overall"]["n_episodes"] == 1
+
+    flags = {flag for flag in record if flag.startswith(("--size", "--variation", "--camera_zoom"))}
+    for words in (train, evaluate):
+        assert {f"--{word.removeprefix('--env.')}" for word in words} >= flags
+
+
+def test_every_option_has_a_row() -> None:
+    rows = table(PAGE, "options")
+    defaults = {
+        field.name: field.default
+        for field in fields(LawmMetaworldEnvConfig)
+        if isinstance(field.default, str | int | float)
+    }
+    inherited = {"max_parallel_tasks", "disable_env_checker"}
+    assert set(rows) == {f"`--env.{name}`" for name in defaults.keys() - inherited}
+    for name in defaults.keys() - inherited:
+        shown = rows[f"`--env.{name}`"][0]
+        assert (
+            type(defaults[name])(json.loads(shown) if not isinstance(defaults[name], str) else shown)
+            == defaults[name]
+        )
