@@ -225,8 +225,11 @@ class BenchmarkConfig:
         try:
             check_size(self.size, flag="--size")
             cameras = parse_cameras(self.camera, flag="--camera")
+            scene = {"variation": self.variation, "camera_zoom": self.camera_zoom}
+            check_variation(0.0, 0, "sawyer", cameras, "--", **scene)
+            corpus = self.corpus
             check_variation(
-                self.corpus.camera_shift, self.corpus.distractors, self.corpus.body, cameras, "--corpus."
+                corpus.camera_shift, corpus.distractors, corpus.body, cameras, "--corpus.", **scene
             )
         except ValueError as error:
             raise BenchmarkError(str(error)) from error
@@ -289,8 +292,6 @@ class BenchmarkConfig:
             ("relevant_difference", 0.0, 1.0),
             ("expected.success", 0.0, 1.0),
             ("expected.spread", 0.0, 1.0),
-            ("variation", 0.0, 1.0),
-            ("camera_zoom", 1.0, math.inf),
             ("demonstration_noise", 0.0, math.inf),
             ("corpus.noise", 0.0, math.inf),
             ("cost_ratio", 0.0, math.inf),

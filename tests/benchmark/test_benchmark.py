@@ -167,7 +167,7 @@ def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: 
     output, errors = whole.communicate()
     assert whole.returncode == 0, errors
     assert (straight / "table.md").read_text() in output
-    assert "| `inverse_dynamics+readout` |" in output
+    assert "| `cotraining+readout` |" in output
     assert all((straight / name).stat().st_size > 100 for name in FILES)
     # Only what later runs can use is kept: one checkpoint of a training, without its optimizer.
     assert len(list(straight.glob("stages/finetune-*/out/checkpoints/*"))) == 2 * len(["000004", "last"])
@@ -207,7 +207,7 @@ def test_rows_are_in_the_order_of_the_configuration() -> None:
     rows = rows_of(cfg, runs, results)
     assert [(row.arm, list(row.successes)) for row in rows] == [
         ("none", [1]),
-        ("inverse_dynamics+readout", [0, 1]),
+        ("cotraining+readout", [0, 1]),
     ]
 
 

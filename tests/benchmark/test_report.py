@@ -57,7 +57,7 @@ def test_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     rows = [
         row("none", {0: "x" + 39 * ".", 1: 40 * "."}),
         row(
-            "inverse_dynamics+readout",
+            "cotraining+readout",
             {0: 39 * "x" + ".", 1: 40 * "x"},
             {0: [0.4, 0.3], 1: [0.6, 0.5]},
             videos=1,
@@ -66,7 +66,7 @@ def test_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     ]
     text = arms_table(cfg, rows)
     assert "| `none` | 0 | 1/80 = 1% (95% 0% to 7%) |  | 0.4000 | 4 | not measured | 2 of 2 |" in text
-    assert "| `inverse_dynamics+readout` | 1 | 79/80" in text
+    assert "| `cotraining+readout` | 1 | 79/80" in text
     assert "| 0.4000 | 2 (1 of 2 seeds never) | 1 of 2: pictures 0.50 | 2 of 2 |" in text
     plot_arms(cfg, rows, tmp_path / "plot.png")
     pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB")).astype(int)
