@@ -17,6 +17,7 @@ from lerobot.utils.constants import ACTION
 from tqdm import tqdm
 
 import lawm_lerobot.policies  # noqa: F401  registers the types for LeRobot's parser
+from lawm_lerobot.benchmark.reading import read_by_column
 
 TOLERANCE_S = 1e-4  # LeRobot's own default
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--tolerance_s", type=float, default=TOLERANCE_S)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
+    read_by_column()
     folders = {int(path.name): path for path in args.checkpoints.iterdir() if path.name.isdigit()}
     steps = sorted(folders)
     errors = [

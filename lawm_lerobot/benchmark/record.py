@@ -20,5 +20,5 @@ def main() -> None:
     spec, root = json.loads(sys.argv[1]), Path(sys.argv[2])
     parts = [ExpertRecording(**part) for part in spec.pop("parts")]
     episodes = chain.from_iterable(map(record_expert_episodes, parts))
-    # Not video: exact pictures, and somewhat quicker to read.
+    # Not video: exact pictures, and quicker to read, see reading.py.
     write_dataset(tqdm(episodes, unit="episode"), root=root, video=False, **spec)

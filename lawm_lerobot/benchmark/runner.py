@@ -89,7 +89,13 @@ class CommandRunner:
         self.context = multiprocessing.get_context("forkserver")
         modules = {program.split(":")[0] for program in PROGRAMS.values()}
         self.context.set_forkserver_preload(
-            [*sorted(modules), "accelerate", "lawm_lerobot.policies", "lawm_lerobot.envs.metaworld"]
+            [
+                *sorted(modules),
+                "lerobot.scripts.lerobot_train",
+                "accelerate",
+                "lawm_lerobot.policies",
+                "lawm_lerobot.envs.metaworld",
+            ]
         )
 
     def run(self, commands: Sequence[Command], finished: Callable[[], None]) -> None:
