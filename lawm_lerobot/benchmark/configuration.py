@@ -259,13 +259,13 @@ class BenchmarkConfig:
             raise BenchmarkError(
                 f"primary is {self.primary}, expected pairs of different arms: change --primary."
             )
-        named = {
+        compared = {
             "compare_with": self.compare_with,
             "controls": self.controls,
-            "primary": chain(*self.primary),
+            "primary": list(chain(*self.primary)),
         }
-        for flag, names in named.items():
-            for name in names:
+        for flag, arms in compared.items():
+            for name in arms:
                 if name not in self.arms:
                     raise BenchmarkError(
                         f"{flag} names {name!r}, which is not among the arms: add it to --arms."
