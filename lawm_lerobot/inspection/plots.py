@@ -119,7 +119,8 @@ def draw_looking(looking: Looking, occlusions: Occlusions, file: Path) -> Path:
     cameras, shown = list(occlusions.changes), len(occlusions.episodes)
     highest = max(LEAST_HEAT, *(float(change.max()) for change in occlusions.changes.values()))
     figure = plt.figure(figsize=(2 * shown + 4, max(3.2, 2 * len(cameras) + 0.9)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[2 * shown + 0.8, 3.6])
+    parts: Any = figure.subfigures(1, 2, width_ratios=[2 * shown + 0.8, 3.6])
+    left, right = parts
     axes = left.subplots(len(cameras), shown, squeeze=False)
     for row, camera in zip(axes, cameras, strict=True):
         row[0].set_ylabel(f"{_camera_name(camera)}\nuse {looking.cameras[camera].use:.2f}", fontsize=9)
@@ -137,7 +138,9 @@ def draw_looking(looking: Looking, occlusions: Occlusions, file: Path) -> Path:
         axis.set_title(f"episode {episode}, frame {number}", fontsize=8)
     bar = left.colorbar(drawn, ax=axes, shrink=0.8, pad=0.01)
     bar.solids.set_alpha(1)
-    bar.set_label("change of the chunk by painting over a patch,\nas a share of that by another frame", fontsize=8)
+    bar.set_label(
+        "change of the chunk by painting over a patch,\nas a share of that by another frame", fontsize=8
+    )
     _draw_uses(right.subplots(), looking)
     figure.suptitle(f"Where the policy looks. Verdict: {looking.verdict.replace('_', ' ')}")
     return _save(figure, file)

@@ -128,10 +128,8 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
 
 
 def _refuse_flags(config: InspectConfig, path: str, pretraining: bool) -> None:
-    kind, names = "a policy with actions", ("clips", "display")
-    if pretraining:
-        kind, names = "a pretraining checkpoint", ("frames",)
-    for name in names:
+    kind = "a pretraining checkpoint" if pretraining else "a policy with actions"
+    for name in ["frames"] if pretraining else ["clips", "display"]:
         if getattr(config, name) is not None:
             raise ParsingError(f"{path} is {kind}, for which --{name} means nothing: leave it out.")
 
