@@ -88,12 +88,16 @@ def cells_of(cfg: BenchmarkConfig) -> list[Cell]:
     """All cells, in the order in which they run.
 
     The primary comparisons' come first, and among them seed by seed, so that an interrupted benchmark has compared
-    all arms.
+    its arms.
     """
+    settings = list(product(cfg.regimes, cfg.demonstrations, cfg.videos))
+    compared = [arm for arm in cfg.arms if arm not in cfg.controls]
+    rounds = [(settings[0], compared), (settings[0], cfg.controls)]
+    rounds += [(setting, compared) for setting in settings[1:]]
     cells = [
         Cell(Setting(regime, task, demonstrations), arm, videos_of(cfg, arm, videos), seed)
-        for regime, demonstrations, videos in product(cfg.regimes, cfg.demonstrations, cfg.videos)
-        for seed, task, arm in product(cfg.seeds, cfg.tasks, cfg.arms)
+        for (regime, demonstrations, videos), arms in rounds
+        for seed, task, arm in product(cfg.seeds, cfg.tasks, arms)
     ]
     return list(dict.fromkeys(cells))
 

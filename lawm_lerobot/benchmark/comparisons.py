@@ -67,6 +67,8 @@ def pairs_of(cfg: BenchmarkConfig) -> list[Pair]:
     first = (cfg.regimes[0], cfg.demonstrations[0], cfg.videos[0])
     for setting in product(cfg.regimes, cfg.demonstrations, cfg.videos):
         for arm, reference in [*primary, *others]:
+            if setting != first and not {arm, reference}.isdisjoint(cfg.controls):
+                continue
             regime, demonstrations, videos = setting
             used = max(videos_of(cfg, name, videos) for name in (arm, reference))
             is_primary = setting == first and (arm, reference) in primary
@@ -120,7 +122,7 @@ def comparisons_table(cfg: BenchmarkConfig, comparisons: Sequence[Comparison]) -
         name = f"`{pair.arm}` - `{pair.reference}`"
         detectable = "nothing" if found.draws == 1 else f"{100 * comparison.detectable:.0f} points"
         cells = [f"**{name}**" if pair.primary else name, str(pair.demonstrations), str(pair.videos)]
-        cells += [pair.regime, difference_text(found), f"{comparison.p:.3f}", detectable]
+        cells += [pair.regime, difference_text(found), _p_text(comparison.p), detectable]
         lines.append(line([*cells, f"{found.draws} of {draws}", f"**{comparison.verdict}**"]))
     note = (
         "A draw is one task with one seed, averaged over its evaluation episodes. Bold pairs are the primary comparisons, "
@@ -128,6 +130,10 @@ def comparisons_table(cfg: BenchmarkConfig, comparisons: Sequence[Comparison]) -
         f"Underpowered: no difference is shown, and one of {100 * cfg.relevant_difference:.0f} points might have been missed."
     )
     return "\n".join([*lines, "", note]) + "\n"
+
+
+def _p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def expected_power(cfg: BenchmarkConfig) -> str:

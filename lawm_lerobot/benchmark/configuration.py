@@ -147,6 +147,7 @@ class BenchmarkConfig:
         regimes: Names of `REGIMES`: relations between the tasks of the corpus and the evaluated task.
         primary: Pairs of arms, the first of which is expected to be better. They are compared at the first of
             ``regimes``, ``demonstrations`` and ``videos``, each at its own 95%.
+        controls: Arms that run after the others, and at the first of ``regimes``, ``demonstrations`` and ``videos`` alone.
         compare_with: Arms that every other one is compared with too, and corrected for the number of comparisons.
         relevant_difference: The smallest difference in success that matters; a comparison that cannot find it is
             underpowered.
@@ -186,6 +187,7 @@ class BenchmarkConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     regimes: list[str] = field(default_factory=lambda: ["same_task"])
     primary: list[list[str]] = field(default_factory=list)
+    controls: list[str] = field(default_factory=list)
     compare_with: list[str] = field(default_factory=lambda: [SCRATCH])
     relevant_difference: float = 0.15
     expected: ExpectedResults = field(default_factory=ExpectedResults)
@@ -254,8 +256,13 @@ class BenchmarkConfig:
             raise BenchmarkError(
                 f"primary is {self.primary}, expected pairs of different arms: change --primary."
             )
-        for flag, compared in (("compare_with", self.compare_with), ("primary", chain(*self.primary))):
-            for name in compared:
+        named = {
+            "compare_with": self.compare_with,
+            "controls": self.controls,
+            "primary": chain(*self.primary),
+        }
+        for flag, names in named.items():
+            for name in names:
                 if name not in self.arms:
                     raise BenchmarkError(
                         f"{flag} names {name!r}, which is not among the arms: add it to --arms."
@@ -282,6 +289,8 @@ class BenchmarkConfig:
             ("relevant_difference", 0.0, 1.0),
             ("expected.success", 0.0, 1.0),
             ("expected.spread", 0.0, 1.0),
+            ("variation", 0.0, 1.0),
+            ("camera_zoom", 1.0, math.inf),
             ("demonstration_noise", 0.0, math.inf),
             ("corpus.noise", 0.0, math.inf),
             ("cost_ratio", 0.0, math.inf),

@@ -71,7 +71,7 @@ class GateResult:
 
 def gated(cfg: BenchmarkConfig) -> BenchmarkConfig:
     """The benchmark of the gate: the two arms alone."""
-    return replace(cfg, arms=[SCRATCH, SUPERVISED_ALL], compare_with=[SCRATCH], primary=[])
+    return replace(cfg, arms=[SCRATCH, SUPERVISED_ALL], compare_with=[SCRATCH], controls=[], primary=[])
 
 
 def gate_results(rows: Sequence[Row]) -> list[GateResult]:

@@ -51,7 +51,7 @@ def curve_arms(cfg: BenchmarkConfig) -> list[tuple[str, str, int]]:
     """
     reference = cfg.primary[0][1] if cfg.primary else SCRATCH
     without = SCRATCH if cfg.arm(reference).uses_corpus else reference
-    lines = [("0 videos", without, 0)] if without in cfg.arms else []
+    lines = [(f"0 videos ({without})", without, 0)] if without in cfg.arms else []
     with_video = [arm for arm in (cfg.primary[0] if cfg.primary else cfg.arms) if cfg.arm(arm).uses_corpus]
     with_video = [arm for arm in with_video if arm != SUPERVISED_ALL]
     if with_video:

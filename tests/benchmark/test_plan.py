@@ -9,6 +9,7 @@ import pytest
 from helpers.benchmarking import SMOKE, configuration
 
 from lawm_lerobot.benchmark.cells import unique_commands
+from lawm_lerobot.benchmark.comparisons import pairs_of
 from lawm_lerobot.benchmark.configuration import BenchmarkConfig
 from lawm_lerobot.benchmark.stages import cell_runs
 from lawm_lerobot.scripts.lawm_benchmark import main
@@ -139,6 +140,25 @@ def test_numbers_of_videos_are_nested_and_those_without_share_a_cell() -> None:
     assert {(parts[1]["seed"], parts[1]["episodes_per_task"]) for parts in specs} == {(0, 1), (0, 2)}
 
 
+def test_controls_come_after_the_others_and_at_the_first_setting() -> None:
+    cfg = configuration(
+        "--videos=[2,1]",
+        "--demonstrations=[2,1]",
+        "--arms=[none,inverse_dynamics,supervised_all]",
+        "--controls=[inverse_dynamics]",
+        "--primary=[]",
+        "--compare_with=[inverse_dynamics]",
+    )
+    cells = [run.cell for run in cell_runs(cfg)]
+    assert [cell.arm for cell in cells[:6]] == [*["none", "supervised_all"] * 2, *["inverse_dynamics"] * 2]
+    controls = [cell for cell in cells if cell.arm == "inverse_dynamics"]
+    assert {(cell.setting.demonstrations, cell.videos, cell.seed) for cell in controls} == {
+        (2, 2, 0),
+        (2, 2, 1),
+    }
+    assert {(pair.demonstrations, pair.videos) for pair in pairs_of(cfg)} == {(2, 2)}
+
+
 def test_recordings_and_evaluation_share_the_scene() -> None:
     flags = ["--variation=0.5", "--camera_zoom=1.5", "--demonstration_noise=0.2", "--corpus.noise=0.05"]
     runs = cell_runs(configuration(*flags, "--seeds=[0]", "--evaluation.look=true"))
@@ -175,10 +195,13 @@ def test_the_gate_runs_two_arms(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ("--regimes=[mars]", "unknown regime 'mars': set --regimes to some of same_task, other_tasks"),
         ("--regimes=[other_tasks]", "would show no task: add some to --corpus.tasks"),
         ("--compare_with=[both]", "compare_with names 'both', which is not among the arms"),
+        ("--controls=[both]", "controls names 'both', which is not among the arms"),
         ("--primary=[[none,both]]", "primary names 'both', which is not among the arms"),
         ("--primary=[[none]]", "primary is [['none']], expected pairs of different arms: change --primary"),
         ("--videos=[0]", "videos is 0, expected at least 1: change --videos"),
         ("--expected.success=2", "expected.success is 2.0, expected from 0 to 1: change --expected.success"),
+        ("--variation=2", "variation is 2.0, expected from 0 to 1: change --variation"),
+        ("--camera_zoom=0.5", "camera_zoom is 0.5, expected at least 1: change --camera_zoom"),
         ("--cotraining_cost_ratio=0.5", "expected at least 1: change --cotraining_cost_ratio"),
         ("--demonstration_noise=-1", "expected at least 0: change --demonstration_noise"),
         ("--pretraining_batch_size=0", "expected at least 1: change --pretraining_batch_size"),

@@ -285,7 +285,7 @@ def test_the_curve_has_a_line_for_each_number_of_videos(tmp_path: Path) -> None:
                 rows.append(row(arm, won, setting=Setting("same_task", task, count), videos=videos))
     lines = curve_lines(cfg, rows, "same_task")
     assert [line.label for line in lines] == [
-        "0 videos",
+        "0 videos (none_equal_compute)",
         "50 videos (cotraining)",
         "200 videos (cotraining)",
         "200 videos with their true actions",
