@@ -188,7 +188,7 @@ class VideoFile(Footage):
             shift = round(reading.origin / ticks)
             last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
-            begins = outline(self.path).begins
+            begins = outline(self.path).begins if container.format.name == "avi" else ()
             for frame, stamp, is_new in _decoded(container, stream, reading.errors, begins):
                 if stamp is None:
                     time = max(0.0, last + step)
