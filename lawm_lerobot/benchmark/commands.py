@@ -11,7 +11,7 @@ from pathlib import Path
 # Where the commands are: module and function. The last two have no command of their own.
 PROGRAMS = {
     "lerobot-train": "lerobot.scripts.lerobot_train:main",
-    "lerobot-eval": "lerobot.scripts.lerobot_eval:main",
+    "lerobot-eval": "lawm_lerobot.benchmark.evaluation:main",
     "lawm-label-actions": "lawm_lerobot.scripts.lawm_label_actions:main",
     "lawm-inspect": "lawm_lerobot.scripts.lawm_inspect:main",
     "record": "lawm_lerobot.benchmark.record:main",

@@ -256,12 +256,11 @@ class BenchmarkConfig:
             raise BenchmarkError(
                 f"primary is {self.primary}, expected pairs of different arms: change --primary."
             )
-        named = {
-            "compare_with": self.compare_with,
-            "controls": self.controls,
-            "primary": chain(*self.primary),
-        }
-        for flag, names in named.items():
+        for flag, names in (
+            ("compare_with", self.compare_with),
+            ("controls", self.controls),
+            ("primary", [*chain(*self.primary)]),
+        ):
             for name in names:
                 if name not in self.arms:
                     raise BenchmarkError(
