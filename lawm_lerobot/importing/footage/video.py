@@ -353,7 +353,9 @@ def _decoded(
 
 
 def _goes_back(last: int | None, packet: Any) -> bool:
-    return None not in (last, packet.dts) and (last - packet.dts) * packet.time_base > BACK_S
+    if last is None or packet.dts is None:
+        return False
+    return bool((last - packet.dts) * packet.time_base > BACK_S)
 
 
 def _stamped(
