@@ -12,7 +12,7 @@ from pathlib import Path
 # their own.
 PROGRAMS = {
     "lerobot-train": "lawm_lerobot.benchmark.reading:train",
-    "lerobot-eval": "lerobot.scripts.lerobot_eval:main",
+    "lerobot-eval": "lawm_lerobot.benchmark.evaluation:main",
     "lawm-label-actions": "lawm_lerobot.scripts.lawm_label_actions:main",
     "lawm-inspect": "lawm_lerobot.scripts.lawm_inspect:main",
     "record": "lawm_lerobot.benchmark.record:main",

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_lerobot.inspection.asking import AskedPolicy, batched
-from lawm_lerobot.inspection.looking import Pairs, chunk_distance
+from lawm_lerobot.inspection.looking import CONSTANT_RMS, Pairs, chunk_distance
 
 GRID = 8
 SHOWN = 6
@@ -63,7 +63,7 @@ def occlude(
                     rows.append(chunk_distance(chunk, first))
                     bar.update(1)
             change = torch.stack(rows, 1).unflatten(1, (GRID, GRID))  # (F,G,G)
-            changes[camera] = change.double().numpy() / max(distance, 1e-12)
+            changes[camera] = change.double().numpy() / max(distance, CONSTANT_RMS)
     return Occlusions(
         pictures={camera: _shown(observation[camera]) for camera in asked.cameras},
         changes=changes,

@@ -119,7 +119,8 @@ def draw_looking(looking: Looking, occlusions: Occlusions, file: Path) -> Path:
     cameras, shown = list(occlusions.changes), len(occlusions.episodes)
     highest = max(LEAST_HEAT, *(float(change.max()) for change in occlusions.changes.values()))
     figure = plt.figure(figsize=(2 * shown + 4, max(3.2, 2 * len(cameras) + 0.9)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[2 * shown + 0.8, 3.6], squeeze=False)[0]
+    parts: Any = figure.subfigures(1, 2, width_ratios=[2 * shown + 0.8, 3.6])
+    left, right = parts
     axes = left.subplots(len(cameras), shown, squeeze=False)
     for row, camera in zip(axes, cameras, strict=True):
         row[0].set_ylabel(f"{_camera_name(camera)}\nuse {looking.cameras[camera].use:.2f}", fontsize=9)

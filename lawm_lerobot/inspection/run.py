@@ -129,7 +129,7 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
 
 def _refuse_flags(config: InspectConfig, path: str, pretraining: bool) -> None:
     kind = "a pretraining checkpoint" if pretraining else "a policy with actions"
-    for name in ("frames",) if pretraining else ("clips", "display"):
+    for name in ["frames"] if pretraining else ["clips", "display"]:
         if getattr(config, name) is not None:
             raise ParsingError(f"{path} is {kind}, for which --{name} means nothing: leave it out.")
 

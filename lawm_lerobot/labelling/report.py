@@ -95,6 +95,6 @@ def save_picture(fitted: FittedDecoder, names: list[str], fps: int, file: Path, 
                 axis.set_xlabel("s")
         axes[dimension][0].set_ylabel(f"{name}\nR2 {held_out.r2_per_dimension[dimension]:.2f}", fontsize=8)
     axes[0][0].legend(fontsize=8)
-    figure.suptitle(f"Actions told by the {fitted.name} decoder, {held_out}", fontsize=10)
+    figure.suptitle(f"Actions told by {fitted.name}\n{held_out}", fontsize=10)
     figure.savefig(file, dpi=90)
     plt.close(figure)

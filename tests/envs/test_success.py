@@ -93,3 +93,12 @@ def test_ours_reports_success():
     require_success_reported(
         LawmMetaworldEnvConfig(task="reach-v3,push-v3", size=16, episode_length=3, obs_type="pixels")
     )
+
+
+def test_the_benchmark_asks_before_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lawm_lerobot.benchmark import evaluation
+
+    monkeypatch.setattr("sys.argv", ["lerobot-eval", "--env.type=reach_for_success"])
+    monkeypatch.setattr(evaluation.lerobot_eval, "main", lambda: pytest.fail("It was evaluated."))
+    with pytest.raises(ValueError, match=r"reach_for_success does not report success"):
+        evaluation.main()

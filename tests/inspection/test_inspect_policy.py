@@ -25,9 +25,12 @@ def finetuned(fresh: Path, video: Path, root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(video: Path, root: Path) -> Path:
-    """An `act` of LeRobot's with a loud head: one step of training moves the actions too little to count."""
+    """An `act` of LeRobot's that looks: its state is cut off, and its actions after one step of training are made to vary."""
     run = lerobot_train(video, root / "plain", "--policy.type=act", *TINY_ACT, steps=1)
-    return change(run.checkpoint(), root / "loud", {"model.action_head.weight": 30})
+    return change(run.checkpoint(), root / "loud", {"model.action_head.weight": 100, STATE: 0})
+
+
+STATE = "model.encoder_robot_state_input_proj.weight"
 
 
 def change(checkpoint: Path, target: Path, factors: dict[str, float]) -> Path:
@@ -68,9 +71,9 @@ def test_a_blinded_policy_fails_what_is_required(plain: Path, video: Path, tmp_p
     code, log = run_inspect(blind, video, tmp_path / "report", "--frames=12", "--require=camera_unused")
     assert code == 1, log
     assert log.splitlines()[-1] == (
-        "error: The verdict is state_only, expected camera_unused or better, as --require asks for; the report says why."
+        "error: The verdict is constant, expected camera_unused or better, as --require asks for; the report says why."
     )
-    assert report_of(tmp_path / "report")["verdict"] == "state_only"
+    assert report_of(tmp_path / "report")["verdict"] == "constant"
 
 
 def test_a_finetuned_policy(finetuned: Path, video: Path, tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ def test_cameras_that_tell_the_same_are_used_together() -> None:
     assert verdict == "looks"
     assert judge({"a": little, "b": much}, much, None, 1.0)[0] == "camera_unused"
     assert judge({"a": little}, little, much, 1.0)[0] == "state_only"
+    some, most = Use(0.27, 0.22, 0.33), Use(0.8, 0.7, 0.9)
+    assert judge({"a": some}, some, most, 1.0)[0] == "state_only"
+    assert judge({"a": most}, most, some, 1.0)[0] == judge({"a": some}, some, None, 1.0)[0] == "looks"
     assert judge({"a": little}, little, little, 1.0)[0] == "blind"
     assert judge({"a": much}, much, much, 0.001)[0] == "constant"
 
@@ -137,9 +140,11 @@ def test_act_blinded_on_purpose(scenes: Path) -> None:
     dataset = frames_of(scenes)
     loud(asked.policy.model.action_head)
     whole = measure(asked.policy, asked.preprocessor, dataset, 8)
-    assert whole.verdict == "looks", whole
+    assert whole.pictures.use > 0.01, whole
     silence(asked.policy, "model.encoder_robot_state_input_proj")
-    assert measure(asked.policy, asked.preprocessor, dataset, 8).state.use == pytest.approx(0, abs=1e-4)
+    seeing = measure(asked.policy, asked.preprocessor, dataset, 8)
+    assert seeing.verdict == "looks", seeing
+    assert seeing.state.use == pytest.approx(0, abs=1e-4)
     asked = untrained("act", scenes, *TINY_ACT)
     loud(asked.policy.model.action_head)
     silence(asked.policy, "model.encoder_img_feat_input_proj")

@@ -188,7 +188,7 @@ class VideoFile(Footage):
             shift = round(reading.origin / ticks)
             last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
-            begins = outline(self.path).begins
+            begins = outline(self.path).begins if container.format.name == "avi" else ()
             for frame, stamp, is_new in _decoded(container, stream, reading.errors, begins):
                 if stamp is None:
                     time = max(0.0, last + step)
@@ -353,7 +353,9 @@ def _decoded(
 
 
 def _goes_back(last: int | None, packet: Any) -> bool:
-    return None not in (last, packet.dts) and (last - packet.dts) * packet.time_base > BACK_S
+    if last is None or packet.dts is None:
+        return False
+    return bool((last - packet.dts) * packet.time_base > BACK_S)
 
 
 def _stamped(
