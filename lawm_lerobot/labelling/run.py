@@ -21,6 +21,7 @@ from lawm_lerobot.labelling.recordings import Recordings, open_recordings, read_
 from lawm_lerobot.labelling.report import PICTURE, write_report
 from lawm_lerobot.labels.configuration import LabelsConfig
 from lawm_lerobot.labels.demonstrations import digest
+from lawm_lerobot.method.inverse_dynamics import InverseDynamics
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
 
@@ -91,12 +92,16 @@ def fit_decoders(
     if policy is not None and config.decoder in (AUTO, READOUT):
         features, stride = frame_features(policy, device), policy.config.latent_action.stride
         decoders[READOUT] = fit_latent_readout(demonstrations, features, stride, folds, seed)
-    if policy is not None and config.decoder in (AUTO, FINETUNED):
+    network = policy.pretraining.inverse_dynamics if policy is not None else None
+    if config.decoder == FINETUNED and not isinstance(network, InverseDynamics):
+        raise ValueError(
+            f"--decoder={FINETUNED} begins with a checkpoint's inverse dynamics, but this one has principal components in "
+            "its place (idm.type): choose another --decoder or --policy.path."
+        )
+    if policy is not None and isinstance(network, InverseDynamics) and config.decoder in (AUTO, FINETUNED):
         idm, stride = policy.config.idm, policy.config.latent_action.stride
         training = replace(config.inverse_model, size=idm.size, context=idm.context, stride=stride)
-        decoders[FINETUNED] = fit_inverse_model(
-            demonstrations, training, folds, seed, device, policy.pretraining.inverse_dynamics
-        )
+        decoders[FINETUNED] = fit_inverse_model(demonstrations, training, folds, seed, device, network)
     if config.decoder in (AUTO, INVERSE_MODEL):
         decoders[INVERSE_MODEL] = fit_inverse_model(demonstrations, config.inverse_model, folds, seed, device)
     return decoders

@@ -16,6 +16,7 @@ from draccus.utils import ParsingError
 
 if TYPE_CHECKING:
     from lawm_lerobot.method.inverse_dynamics import InverseDynamics
+    from lawm_lerobot.method.principal_components import PrincipalComponents
     from lawm_lerobot.method.world_models.base import WorldModel
 
 # Powers of two, so that strided convolutions end on a 4x4 map.
@@ -224,23 +225,31 @@ class InverseDynamicsConfig:
     """The inverse dynamics q(z_k | x_k, x_{k+1}, neighbours).
 
     Args:
+        type: ``network``, or ``principal_components`` of the pixels' change in its place: a control, which learns nothing
+            and has none of the other fields.
         size: The size, named by its counted parameters: test, 1m, 3m.
         random_shift: The largest shift, in pixels, of its own input while training. The world model sees the frames
             unshifted: a shift that both see turns the latent into a code for the shift.
         context: Transitions on either side that a latent may depend on, besides its own.
     """
 
+    type: str = "network"
     size: str = "1m"
     random_shift: int = 4
     context: int = 1
 
     def __post_init__(self) -> None:
+        _check_choice("idm.type", self.type, ("network", "principal_components"), "--policy.idm.type")
         _check_choice("idm.size", self.size, INVERSE_DYNAMICS_SIZES, "--policy.idm.size")
         _check_not_negative("idm.random_shift", self.random_shift, "--policy.idm.random_shift")
         _check_not_negative("idm.context", self.context, "--policy.idm.context")
 
-    def build(self, latent_dim: int, image_size: int) -> "InverseDynamics":
+    def build(self, latent_dim: int, image_size: int) -> "InverseDynamics | PrincipalComponents":
         """The module, newly initialised, for frames of the world model's `image_size`."""
         from lawm_lerobot.method.inverse_dynamics import InverseDynamics
+        from lawm_lerobot.method.principal_components import PrincipalComponents
+
+        if self.type == "principal_components":
+            return PrincipalComponents(latent_dim)
 
         return InverseDynamics(latent_dim, image_size, self.size, self.random_shift, self.context)

@@ -26,6 +26,7 @@ from lawm_lerobot.method.inverse_dynamics import InverseDynamics
 from lawm_lerobot.method.latent import LatentNorm, effective_rank, latent_std
 from lawm_lerobot.method.latent_action import POLICY, LatentActionConfig
 from lawm_lerobot.method.networks import masked_mean
+from lawm_lerobot.method.principal_components import PrincipalComponents
 from lawm_lerobot.method.readout import ActionReadout, LabelBatch
 from lawm_lerobot.method.world_models.base import WorldModel, WorldModelOutput
 
@@ -45,7 +46,7 @@ class LatentActionPretraining(nn.Module):
         self,
         config: LatentActionConfig,
         world_model: WorldModel,
-        inverse_dynamics: InverseDynamics | None,
+        inverse_dynamics: InverseDynamics | PrincipalComponents | None,
         readout: ActionReadout | None = None,
         readout_weight: float = 1.0,
     ) -> None:

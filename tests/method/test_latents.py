@@ -57,6 +57,31 @@ def test_inverse_dynamics_reads_out_the_motion():
     assert (idm.eval()(frames, valid) - latents).square().mean() < 0.1 * latents.var()
 
 
+def test_principal_components_are_those_of_the_change():
+    torch.manual_seed(0)
+    pattern = torch.zeros(2, 3, SIDE, SIDE)
+    pattern[0, 0, : SIDE // 2] = 1  # The upper half reddens, often,
+    pattern[1, 2, SIDE // 2 :] = 1  # and the lower half turns blue, less so.
+    amounts = torch.randn(64, 4, 2) * torch.tensor([0.2, 0.05]) + 0.01
+    change = torch.einsum("bhk,kcij->bhcij", amounts, pattern)
+    start = torch.rand(64, 1, 3, SIDE, SIDE)
+    frames = torch.cat([start, start + change.cumsum(1)], 1)
+    valid = torch.ones(64, 4, dtype=torch.bool)
+    valid[0, 2:] = False
+    components = InverseDynamicsConfig(type="principal_components").build(2, SIDE)
+    components.train()(frames[:32], valid[:32])
+    components(frames[32:], valid[32:])
+    latents = components.eval()(frames, valid)
+    assert (latents[0, 2:] == 0).all()
+    shown, true = latents[valid], amounts[valid]
+    for column in range(2):
+        assert abs(torch.corrcoef(torch.stack([shown[:, column], true[:, column]]))[0, 1]) > 0.99
+    torch.testing.assert_close(shown.std(0), torch.ones(2), atol=0.02, rtol=0)
+    learned = components.components.clone()
+    components(frames, valid)  # in evaluation nothing is learned
+    assert torch.equal(components.components, learned)
+
+
 def test_random_shift_moves_a_clip_as_one():
     frames = torch.rand(16, 1, 3, 8, 8).expand(-1, 3, -1, -1, -1)
     shifted = random_shift(frames, 2)
