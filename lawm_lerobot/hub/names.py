@@ -71,7 +71,7 @@ def _public(value: Any, key: str, private: bool | None, file: str) -> Any:
     if key == "base_path":
         name = public_name(value, private)
         return name if is_repo_id(name) else None
-    if key in ("transferred_from", "base_model_name_or_path"):
+    if key in ("transferred_from", "base_model_name_or_path", "checkpoint"):
         return public_name(value, private)
     if PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
         if key != "source":  # transfer_report.json's, which has its public name

@@ -31,7 +31,8 @@ from torch.utils.data import default_collate
 
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.act.modeling_lawm_act import LawmActPolicy
-from lawm_lerobot.policies.common.cotraining import COTRAINING_FILE, CoTraining
+from lawm_lerobot.policies.common.checkpointed import COTRAINING_FILE
+from lawm_lerobot.policies.common.cotraining import CoTraining
 from lawm_lerobot.policies.common.observation_dropout import drop_samples, normalised_mean
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
@@ -427,6 +428,16 @@ def test_pictures_are_fitted_without_distortion() -> None:
     assert fitting_size((240, 320), (480, 640)) == (480, 640)
     assert fitting_size((36, 64), (480, 854)) == (480, 854)
     assert fitting_size((64, 64), (480, 640)) == (480, 480)
+
+
+def test_another_video_than_the_checkpoints_is_refused(
+    cotrained: Run, dataset: LeRobotDataset, tmp_path: Path
+) -> None:
+    # As many frames, but in other episodes: the saved latents would belong to other frames.
+    other = make_dataset(tmp_path / "video", lengths=LENGTHS[::-1], state_dim=None, action_dim=None)
+    refused(
+        "that the checkpoint was trained on", lambda: load(cotrained.checkpoint(), dataset, *flags_of(other))
+    )
 
 
 def test_a_video_that_vanishes_is_said_and_nothing_is_lost(

@@ -27,6 +27,8 @@ from lawm_lerobot.policies.common.loading import (
 )
 
 TRANSFER_REPORT = "transfer_report.json"
+#: A checkpoint's file of what only going on with co-training needs.
+COTRAINING_FILE = "cotraining.safetensors"
 
 if TYPE_CHECKING:
     from lerobot.policies.pretrained import PreTrainedPolicy as _Mixin

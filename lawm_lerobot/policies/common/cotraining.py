@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lawm_lerobot.checkpoints.reading import load_weights
 from lawm_lerobot.labels.episodes import training_dataset
+from lawm_lerobot.policies.common.checkpointed import COTRAINING_FILE
 from lawm_lerobot.policies.common.latent_twin import make_latent_twin, pretraining_view
 from lawm_lerobot.policies.common.loading import Source
 from lawm_lerobot.policies.common.observation_dropout import drop_samples, normalised_mean
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A checkpoint's file of what only going on with the training needs.
-COTRAINING_FILE = "cotraining.safetensors"
 _OWN = "own."
 
 
@@ -63,6 +62,8 @@ class CoTraining:
             )
         self.video = Video.open(config, meta.features.get(OBS_STATE))
         saved = _saved_state(source)
+        if saved is not None:
+            self.video.require_lengths(saved.pop("lengths"))
         self.latents, weights = (saved.pop("latents"), saved) if saved else self._latents(policy, source)
         self.steps = int(weights.pop("steps", torch.tensor(0)))
         self.twin, self.own = make_latent_twin(policy)
@@ -138,9 +139,8 @@ class CoTraining:
     def save(self, directory: Path) -> None:
         """Write what going on with the training needs beside a checkpoint's weights."""
         state = {f"{_OWN}{name}": parameter.detach().contiguous() for name, parameter in self.own.items()}
-        save_file(
-            {**state, "latents": self.latents, "steps": torch.tensor(self.steps)}, directory / COTRAINING_FILE
-        )
+        state |= {"latents": self.latents, "lengths": self.video.lengths, "steps": torch.tensor(self.steps)}
+        save_file(state, directory / COTRAINING_FILE)
 
     def _say(self, policy: LawmPolicy) -> None:
         config, reader = policy.config, self.video.reader

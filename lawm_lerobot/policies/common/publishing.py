@@ -26,6 +26,7 @@ from lawm_lerobot.hub.names import is_repo_id, make_public, public_name
 from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.upload import upload
 from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.policies.common.checkpointed import COTRAINING_FILE
 from lawm_lerobot.policies.common.clips import real_cameras
 from lawm_lerobot.policies.common.compat import is_main_process, is_sharded
 from lawm_lerobot.policies.common.configuration import LawmConfig
@@ -73,6 +74,8 @@ def push_policy(
             config.save_pretrained(folder)
         if not is_main_process():
             return
+        # It serves to resume the training on this machine, and its latents are of somebody's video.
+        (folder / COTRAINING_FILE).unlink(missing_ok=True)
         cfg.save_pretrained(folder)
         # LeRobot pushes the processors in two commits of their own; here what is there can be loaded at any time.
         for file in checkpoint.glob("policy_*processor*"):
@@ -131,14 +134,15 @@ def _pretraining_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any, health: d
 def _finetuned_card(policy: LawmPolicy, cfg: Any, dataset_meta: Any) -> ModelCard:
     config = policy.config
     robot, fps = getattr(dataset_meta, "robot_type", None), getattr(dataset_meta, "fps", None)
-    origin = config.transferred_from
+    origin, video = config.transferred_from, config.video.repo_id
     return cards.policy_card(
         config,
         "finetuned",
         config.repo_id,
         base=None if origin is None else public_name(origin, config.private),
-        datasets=[cfg.dataset.repo_id],
+        datasets=[cfg.dataset.repo_id, *([] if video is None else [video])],
         training=_training_rows(policy, cfg),
+        video_repo_id=video,
         rollout=cards.rollout_command(config.repo_id, real_cameras(config), robot, fps),
         transfer=cards.transfer_table(policy.transfer_report),
         adapters=config.use_peft,

@@ -99,6 +99,20 @@ class Video:
             key for key in wanted if key not in self.cameras and not (key == OBS_STATE and self.has_state)
         ]
 
+    @property
+    def lengths(self) -> Tensor:
+        """The number of frames of each episode, (episodes,) int64."""
+        return torch.tensor([self.reader.length(episode) for episode in self.reader.episodes])
+
+    def require_lengths(self, expected: Tensor) -> None:
+        """Raise VideoError unless the episodes are as long as they were: latents that were saved belong to their frames."""
+        if self.lengths.tolist() != expected.tolist():
+            raise VideoError(
+                f"{self.reader.dataset.repo_id} has {len(self.lengths)} episodes of {int(self.lengths.sum())} frames, "
+                f"expected the {len(expected)} of {int(expected.sum())} that the checkpoint was trained on: change "
+                f"{FLAG}.repo_id, or finetune anew from the pretraining checkpoint."
+            )
+
     def infer_latents(self, teacher: PretrainingPolicy) -> Tensor:
         """(N,Z) the latents of x_t -> x_{t+stride} for every frame, zero where the episode ends before.
 
@@ -199,13 +213,7 @@ class VideoSamples(Dataset):
             tolerance_s=config.video.tolerance_s,
             return_uint8=True,
         )
-        lengths = torch.tensor([reader.length(episode) for episode in reader.episodes])
-        self.ends = lengths.cumsum(0).repeat_interleave(lengths)  # (N,)
-        if len(self.ends) != len(latents):
-            raise VideoError(
-                f"{reader.dataset.repo_id} has {len(self.ends)} frames, expected the {len(latents)} that the checkpoint "
-                f"was trained on: change {FLAG}.repo_id, or finetune anew from the pretraining checkpoint."
-            )
+        self.ends = video.lengths.cumsum(0).repeat_interleave(video.lengths)  # (N,)
         #: (M,) the frames that a transition begins with.
         self.starts = (torch.arange(len(latents)) + self.action.stride < self.ends).nonzero()[:, 0].numpy()
 
