@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the draws say about two arms.
+    """The verdict of the draws on two arms.
 
     Args:
         pair: The two arms.

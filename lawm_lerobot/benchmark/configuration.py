@@ -328,5 +328,5 @@ class BenchmarkConfig:
         return self.variants.get(name) or Variant(name)
 
     def arm(self, name: str) -> Arm:
-        """What the arm or variant of that name makes of the corpus."""
+        """The use that the arm or variant of that name makes of the corpus."""
         return ARMS[self.variant(name).arm]

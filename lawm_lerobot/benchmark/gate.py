@@ -27,7 +27,7 @@ SCENE = ("size", "camera", "camera_zoom", "variation", "demonstration_noise", "f
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate found for a task.
+    """The findings of the gate on a task.
 
     Args:
         task: The task.
@@ -75,7 +75,7 @@ def gated(cfg: BenchmarkConfig) -> BenchmarkConfig:
 
 
 def gate_results(rows: Sequence[Row]) -> list[GateResult]:
-    """What the gate found wherever both arms have a seed; other seeds than the common ones do not count."""
+    """The findings wherever both arms have a seed; other seeds than the common ones do not count."""
     scratch = {row.setting: row for row in rows if row.arm == SCRATCH}
     found = []
     for row in rows:
@@ -127,7 +127,7 @@ def write_gate(
 
 
 def read_gate(file: Path) -> dict[str, Any]:
-    """What `write_gate` wrote.
+    """Read what `write_gate` wrote.
 
     Raises:
         BenchmarkError: If the file is not there, or holds something else.
@@ -145,7 +145,7 @@ def read_gate(file: Path) -> dict[str, Any]:
 
 
 def gate_report(cfg: BenchmarkConfig) -> str:
-    """Which of the benchmark's tasks passed the gate, in Markdown."""
+    """Tell in Markdown which of the benchmark's tasks passed the gate."""
     if cfg.gate_file is None:
         return "Gate: none was read, so the tasks may have no room for a difference (`--gate_file`).\n"
     gate = read_gate(cfg.gate_file)

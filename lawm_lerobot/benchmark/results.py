@@ -34,7 +34,7 @@ class ImitationCurve:
 
 @dataclass(frozen=True)
 class Looking:
-    """How much a policy looks, by `lawm-inspect`.
+    """The uses of a policy's inputs, by `lawm-inspect`.
 
     Args:
         verdict: The verdict in a word or two.

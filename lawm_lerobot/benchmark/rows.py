@@ -72,7 +72,7 @@ class Row:
         return sum(verdicts) > len(verdicts) / 2 if verdicts else None
 
     def described_looking(self) -> str:
-        """How many look, and the mean use of the pictures, and of the state where there is one."""
+        """Say how many look, and the mean use of the pictures, and of the state where there is one."""
         if not self.looking:
             return "not measured"
         found = list(self.looking.values())

@@ -1,4 +1,4 @@
-"""How much a policy looks: how far its actions move when a camera's picture, or the state, is another frame's.
+"""The measure of how much a policy looks: how far its actions move when a camera's picture, or the state, is another frame's.
 
 Of two frames i and j with observations o_i and o_j, the policy predicts a(o_i), a(o_j), and a(o_i with camera c of j).
 The *use* of the camera is mean |a(o_i with c of j) - a(o_i)| / mean |a(o_j) - a(o_i)| over the pairs: 0 if the picture

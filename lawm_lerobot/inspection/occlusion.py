@@ -1,4 +1,4 @@
-"""Where a policy looks: how far its actions move when a patch of a picture is painted over.
+"""The map of where a policy looks: how far its actions move when a patch of a picture is painted over.
 
 Letters: F shown frames, n observations of a policy's history, C h w, G patches along a side.
 """

@@ -159,7 +159,7 @@ class CoTraining:
 
 
 def _saved_state(source: Source | None) -> dict[str, Tensor] | None:
-    """What a co-trained checkpoint keeps for going on; None in another checkpoint."""
+    """Read what a co-trained checkpoint keeps for going on; None from another checkpoint."""
     file = Path(source.path) / COTRAINING_FILE if source is not None else None
     return load_weights(file) if file is not None and file.is_file() else None
 
