@@ -176,7 +176,7 @@ class Trainer:
         for move in {0, shift, -shift}:
             top = shift + move
             shifted = padded[:, :, top : top + height, top : top + width]
-            actions = over_transitions(shifted, stride, self.network)  # (transitions,stride*A)
+            actions = over_transitions(shifted, stride, self.network).numpy()  # (transitions,stride*A)
             # By phases, since the order of a sum decides its last digit.
             for first in range(min(stride, len(actions))):
                 for start in range(first, len(actions), stride):

@@ -36,7 +36,7 @@ def frame_features(policy: LawmPolicy, device: str) -> Callable[[Tensor], np.nda
     def features(frames: Tensor) -> np.ndarray:
         pixels = frames.to(device).float() / 255
         latents = over_transitions(pixels, stride, policy.pretraining.infer_latents)
-        return latent_features(latents, len(frames), stride)
+        return latent_features(latents.numpy(), len(frames), stride)
 
     return features
 

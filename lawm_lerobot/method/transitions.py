@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 
 @torch.no_grad()
-def over_transitions(pixels: Tensor, stride: int, network: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+def over_transitions(pixels: Tensor, stride: int, network: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Apply a network to every transition x_t -> x_{t+stride} of an episode; (max(n-stride,1),D) begin with frame t.
 
     Args:
@@ -21,6 +20,9 @@ def over_transitions(pixels: Tensor, stride: int, network: Callable[[Tensor, Ten
             still after its last frame.
         stride: Dataset frames of a transition.
         network: A function from the frames (1,T,C,h,w) and valid (1,H) of a clip to a row per transition (1,H,D).
+
+    Returns:
+        the rows, on the CPU.
     """
     if len(pixels) <= stride:
         pixels = torch.cat([pixels, pixels[-1:].expand(stride + 1 - len(pixels), -1, -1, -1)])
@@ -29,8 +31,8 @@ def over_transitions(pixels: Tensor, stride: int, network: Callable[[Tensor, Ten
     for phase in range(min(stride, count)):
         clip = pixels[phase::stride][None]  # (1,T,C,h,w)
         valid = torch.ones(1, clip.shape[1] - 1, dtype=torch.bool, device=pixels.device)
-        phases.append(network(clip, valid)[0].cpu().numpy())  # (H,D)
-    rows = np.empty((count, phases[0].shape[1]), phases[0].dtype)
+        phases.append(network(clip, valid)[0].cpu())  # (H,D)
+    rows = phases[0].new_empty(count, phases[0].shape[1])
     for phase, values in enumerate(phases):
         rows[phase::stride] = values
     return rows

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.datasets_on_the_spot import make_dataset
 from lerobot.datasets import LeRobotDataset, lerobot_dataset
+from lerobot.datasets.dataset_reader import DatasetReader
 from PIL import PngImagePlugin
 
 from lawm_lerobot.benchmark.reading import read_by_column
@@ -32,10 +33,8 @@ def test_items_are_the_same_and_fewer_pictures_are_decoded(
         decoded.clear()
         return [dataset[k] for k in (0, 5, 12, 13, len(dataset) - 1)], len(decoded)
 
+    monkeypatch.setattr(lerobot_dataset, "DatasetReader", DatasetReader)  # put back afterwards
     plain = [items(episodes) for episodes in (None, [1, 3])]
-    monkeypatch.setattr(
-        lerobot_dataset, "DatasetReader", lerobot_dataset.DatasetReader
-    )  # put back afterwards
     read_by_column()
     quick = [items(episodes) for episodes in (None, [1, 3])]
     for (theirs, before), (ours, after) in zip(plain, quick, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers.training import run_command
 from lerobot.envs import EnvConfig
 
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
@@ -98,7 +99,6 @@ def test_ours_reports_success():
 def test_the_benchmark_asks_before_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     from lawm_lerobot.benchmark import evaluation
 
-    monkeypatch.setattr("sys.argv", ["lerobot-eval", "--env.type=reach_for_success"])
     monkeypatch.setattr(evaluation.lerobot_eval, "main", lambda: pytest.fail("It was evaluated."))
     with pytest.raises(ValueError, match=r"reach_for_success does not report success"):
-        evaluation.main()
+        run_command(evaluation.main, "--env.type=reach_for_success")

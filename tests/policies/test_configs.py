@@ -21,6 +21,7 @@ from lawm_lerobot.method.configuration import (
 )
 from lawm_lerobot.method.latent_action import LatentActionConfig
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
+from lawm_lerobot.policies.common.video_configuration import VideoConfig
 
 FEATURES = {
     "observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
@@ -39,8 +40,11 @@ def example(**changes: object) -> LawmActConfig:
         "output_features": {"action": PolicyFeature(FeatureType.ACTION, (5,))},
         "latent_action": LatentActionConfig(source="both", dim=5, horizon=6, stride=3, noise=0.3),
         "world_model": RSSMConfig(size="test", image_size=32, camera="top", unimix=0.02),
-        "idm": InverseDynamicsConfig(size="test", random_shift=1, context=2),
+        "idm": InverseDynamicsConfig(type="principal_components", size="test", random_shift=1, context=2),
         "labels": LabelsConfig(repo_id="me/demonstrations", root=Path("data"), episodes=[1], action_dims=[5]),
+        "video": VideoConfig(repo_id="me/video", root=Path("video"), episodes=[2], batch_size=3),
+        "state_dropout": 0.25,
+        "use_state": False,
         "pretraining_lr": 1e-3,
         "policy_pretraining_lr": 1e-3,
         "compile_model": True,
@@ -72,7 +76,7 @@ def test_example_has_no_field_of_lawm_at_its_default() -> None:
     default, config = LawmActConfig(device="cpu"), example()
     own = {f.name for f in fields(LawmActConfig)} - {f.name for f in fields(ACTConfig)}
     assert own == {
-        *("stage", "latent_action", "world_model", "idm", "labels"),
+        *("stage", "latent_action", "world_model", "idm", "labels", "video", "state_dropout", "use_state"),
         *(
             "pretraining_lr",
             "policy_pretraining_lr",
@@ -245,7 +249,7 @@ STATE = {"observation.state": {"type": "STATE", "shape": [2]}}
 def test_features_are_the_datasets_unless_the_user_chose_some(
     chosen: dict | None, taken: set[str], tmp_path: Path
 ) -> None:
-    example(stage="pretrain").save_pretrained(tmp_path)
+    example(stage="pretrain", use_state=True).save_pretrained(tmp_path)
     flags = [] if chosen is None else [f"--input_features={json.dumps(chosen)}"]
     config = PreTrainedConfig.from_pretrained(tmp_path, cli_overrides=["--stage=finetune", *flags])
     config.pretrained_path = tmp_path

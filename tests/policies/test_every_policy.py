@@ -340,6 +340,7 @@ def test_cotraining_shares_all_that_does_not_depend_on_actions(
     optimized = {id(p) for group in policy.get_optim_params() for p in group["params"]}
     assert own <= optimized
     policy.train()
+    policy.cotraining.loss(4)  # VQ-BeT first trains its codes.
     with seeded_context(1):
         policy.cotraining.loss(4).backward()
     moved = {id(p) for p in policy.parameters() if p.grad is not None and p.grad.norm() > 0}

@@ -70,7 +70,7 @@ class CoTraining:
         _start_from(self.own, weights)
         dataset = training_dataset(meta)
         transforms = getattr(dataset, "image_transforms", None)
-        self.samples = VideoSamples(self.video, config, self.latents, transforms)
+        self.samples = VideoSamples(self.video, self.twin.config, self.latents, transforms)
         self.preprocess, _ = make_pre_post_processors(pretraining_view(config), dataset_stats=stats)
         self.means = {
             key: normalised_mean(config, key, stats)

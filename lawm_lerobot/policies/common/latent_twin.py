@@ -15,7 +15,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION
 from torch import Tensor, nn
 
-from lawm_lerobot.checkpoints.transfer import InterpolateRows, OtherActions, rule_for
+from lawm_lerobot.checkpoints.transfer import InterpolateRows, OtherActions, Reinitialise, rule_for
 from lawm_lerobot.policies.common.configuration import FINETUNE, PRETRAIN, LawmConfig
 from lawm_lerobot.policies.common.loading import drop_backbone_weights
 
@@ -55,12 +55,18 @@ def _share(twin: nn.Module, policy: LawmPolicy, pretraining: LawmConfig) -> dict
             for key, tensor in tensors.items():
                 name = f"{prefix}.{key}" if prefix else key
                 shared = theirs.get(name)
-                of_actions = isinstance(rule_for(name, rules), (OtherActions, InterpolateRows))
+                parameter = isinstance(tensor, nn.Parameter)
+                # A parameter for the robot's state is shared, a constant that is made anew belongs to its network.
+                apart = (OtherActions, InterpolateRows) if parameter else (Reinitialise, InterpolateRows)
                 if tensor is None:
                     continue
-                if shared is not None and shared.shape == tensor.shape and not of_actions:
+                if (
+                    shared is not None
+                    and shared.shape == tensor.shape
+                    and not isinstance(rule_for(name, rules), apart)
+                ):
                     tensors[key] = shared
-                elif isinstance(tensor, nn.Parameter):
+                elif parameter:
                     own[name] = tensor
     return own
 

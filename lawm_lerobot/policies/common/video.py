@@ -141,7 +141,7 @@ class Video:
             if len(frames) > stride:
                 pixels = frames.to(config.device).float() / 255
                 rows = over_transitions(pixels, stride, teacher.pretraining.infer_latents)  # (n-stride,Z)
-                latents[: len(rows)] = torch.from_numpy(rows)
+                latents[: len(rows)] = rows
             parts.append(latents)
         return torch.cat(parts)
 
@@ -190,7 +190,7 @@ class VideoSamples(Dataset):
 
     Args:
         video: The video.
-        config: The config of the policy that is finetuned, with the latent actions of the inverse dynamics.
+        config: The config of the twin that learns from it, which may have another history than the policy itself.
         latents: (N,Z), see `Video.infer_latents`.
         image_transforms: LeRobot's image transforms of the demonstrations, which the video gets too.
     """
@@ -201,7 +201,7 @@ class VideoSamples(Dataset):
         self.sizes = {key: config.image_features[key].shape[1:] for key in video.cameras}
         self.has_state = video.has_state
         self.latents, self.action = latents, config.latent_action
-        history = config.wrapped_history
+        self.history = history = config.wrapped_history
         keys = [*video.cameras.values(), *([OBS_STATE] if video.has_state else [])]
         self.frames = LeRobotDataset(
             reader.dataset.repo_id,
@@ -230,6 +230,8 @@ class VideoSamples(Dataset):
         for key, own in self.cameras.items():
             image = item[own]  # ([n],C,h,w)
             image = image.float() / 255 if image.dtype == torch.uint8 else image
+            if self.history is not None and image.ndim == 3:
+                image = image[None]  # LeRobot drops the time axis of a single frame.
             sample[key] = fit_pictures(image, self.sizes[key])
         if self.has_state:
             sample[OBS_STATE] = item[OBS_STATE]
