@@ -77,6 +77,8 @@ def guide(tmp_path_factory: pytest.TempPathFactory, actions: list[np.ndarray]) -
                 continue
             small = next((flags for name, flags in SMALL.items() if f"/{name}.yaml" in " ".join(words)), [])
             actions.clear()
+            if words[0] == "python":
+                follower.rest()
             rolls_out = words[0] == "lerobot-rollout"
             _, events = place.run(words, *small, goals=STEPS if rolls_out else None)
             if rolls_out:

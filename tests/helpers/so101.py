@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,14 @@ class EmulatedArm:
     port: str
     camera_port: int
     log: Path
+    hand: IO[str]
+
+    def rest(self) -> None:
+        """Have it put by hand to where it has been most."""
+        self.hand.write("rest\n")
+        self.hand.flush()
+        while '"event": "rest"' not in self.log.read_text():
+            time.sleep(0.05)
 
     def cameras(self, **streams: str) -> dict[str, Any]:
         """LeRobot's configuration of cameras: name -> the emulator's stream."""
@@ -72,8 +81,8 @@ def emulated_arm(log: Path, *flags: str) -> Iterator[EmulatedArm]:
         text=True,
     )
     try:
-        assert process.stdout is not None
-        yield EmulatedArm(**json.loads(process.stdout.readline()), log=log)
+        assert process.stdout is not None and process.stdin is not None
+        yield EmulatedArm(**json.loads(process.stdout.readline()), log=log, hand=process.stdin)
     finally:
         process.communicate(timeout=120)  # it ends when its input is closed
 

@@ -21,6 +21,7 @@ import math
 import os
 import pty
 import select
+import statistics
 import sys
 import time
 import tty
@@ -51,6 +52,7 @@ class Servo:
         self.low, self.high = LIMITS[joint]
         self.position = (self.low + self.high) / 2
         self.told = round(self.position)
+        self.goals: list[int] = []
         self.memory[0:2] = 3, 10  # firmware
         self.memory[ID] = number
         for register, value in ((MODEL, STS3215), (MIN, self.low), (MAX, self.high)):
@@ -93,6 +95,14 @@ class Arm:
             else:
                 servo.move(now - self.now, self.speed)
         self.now = now
+
+    def rest(self) -> None:
+        """Let somebody put the arm where it has been most: a busy machine records too little of where it ends."""
+        for servo in self.servos.values():
+            servo.position = statistics.median(servo.goals or [servo.position])
+            servo.memory[GOAL : GOAL + 2] = round(servo.position).to_bytes(2, "little")
+            servo.show()
+        self.note(event="rest")
 
     def pictures(self) -> dict[str, np.ndarray]:
         """(h,w,3) uint8 each: the joints as a chain of links, and the gripper's jaws from close by."""
@@ -145,6 +155,8 @@ class Arm:
         servo = self.servos[number]
         servo.memory[register : register + len(data)] = data
         value = int.from_bytes(data, "little")
+        if register == GOAL:
+            servo.goals.append(min(servo.high, max(servo.low, value)))
         self.note(event="write", id=number, register=register, value=value, told=servo.told)
 
     def note(self, **event: object) -> None:
@@ -182,7 +194,9 @@ def serve(arm: Arm) -> None:
     while True:
         ready, _, _ = select.select([bus, sys.stdin], [], [], max(0, next_frame - time.monotonic()))
         if sys.stdin in ready:
-            return
+            if not sys.stdin.readline():
+                return
+            arm.rest()
         if bus in ready:
             received += os.read(bus, 4096)
             for packet in packets(received):
