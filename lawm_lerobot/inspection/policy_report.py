@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lerobot
-from draccus.utils import ParsingError
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies import make_pre_post_processors
@@ -130,25 +129,3 @@ def _write(looking: Looking, occlusions: Occlusions, about: dict[str, Any], fold
     matplotlib.use("Agg")
     write_json(folder / LOOKING, {**looking.to_json(), "about": about})
     draw_looking(looking, occlusions, folder / PICTURE)
-
-
-def require_verdict(found: str, wanted: str | None, order: tuple[str, ...]) -> None:
-    """Raise ValueError if a verdict is worse than the wanted one; the order is from best to worst."""
-    if wanted is not None and order.index(found) > order.index(wanted):
-        raise ValueError(
-            f"The verdict is {found.replace(' ', '_')}, expected {wanted.replace(' ', '_')} or better, as --require asks "
-            "for; the report says why."
-        )
-
-
-def known_verdict(name: str | None, order: tuple[str, ...]) -> str | None:
-    """Find the verdict that ``--require`` names, with underscores or spaces; ParsingError if there is none."""
-    for verdict in order:
-        if name is not None and verdict.replace("_", " ") == name.replace("_", " "):
-            return verdict
-    if name is None:
-        return None
-    raise ParsingError(
-        f"require is {name!r}, expected one of {', '.join(v.replace(' ', '_') for v in order)} for this kind of "
-        "checkpoint: change --require."
-    )

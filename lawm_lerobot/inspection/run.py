@@ -16,16 +16,18 @@ import lawm_lerobot
 from lawm_lerobot.files import written_aside
 from lawm_lerobot.inspection import looking
 from lawm_lerobot.inspection.metrics import Metrics, measure
-from lawm_lerobot.inspection.policy_report import (
-    inspect_policy,
-    known_verdict,
-    load_policy,
-    require_verdict,
-)
+from lawm_lerobot.inspection.policy_report import inspect_policy, load_policy
 from lawm_lerobot.inspection.report import REPORT, write_report
 from lawm_lerobot.inspection.sample import check_fit, take_sample
 from lawm_lerobot.inspection.shown import choose_shown, require_rerun, show_in_rerun
-from lawm_lerobot.inspection.verdict import HEALTHY, VERDICTS, Findings, judge
+from lawm_lerobot.inspection.verdict import (
+    HEALTHY,
+    VERDICTS,
+    Findings,
+    judge,
+    known_verdict,
+    require_verdict,
+)
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.exporting import read_config
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint, open_clips

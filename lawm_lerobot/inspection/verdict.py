@@ -1,7 +1,9 @@
-"""The verdict on a pretraining checkpoint: checks, each one way for latents to fail, and remarks."""
+"""The verdict on a pretraining checkpoint: checks, each one way for latents to fail, and remarks; and `--require`."""
 
 import math
 from dataclasses import dataclass
+
+from draccus.utils import ParsingError
 
 from lawm_lerobot.inspection.metrics import (
     CODED_SHIFT,
@@ -181,3 +183,25 @@ def _remarks(metrics: Metrics) -> list[str]:
                 f"{ours['r2']:.2f} against {known[best]:.2f}."
             )
     return remarks
+
+
+def require_verdict(found: str, wanted: str | None, order: tuple[str, ...]) -> None:
+    """Raise ValueError if a verdict is worse than the wanted one; the order is from best to worst."""
+    if wanted is not None and order.index(found) > order.index(wanted):
+        raise ValueError(
+            f"The verdict is {found.replace(' ', '_')}, expected {wanted.replace(' ', '_')} or better, as --require asks "
+            "for; the report says why."
+        )
+
+
+def known_verdict(name: str | None, order: tuple[str, ...]) -> str | None:
+    """Find the verdict that ``--require`` names, with underscores or spaces; ParsingError if there is none."""
+    for verdict in order:
+        if name is not None and verdict.replace("_", " ") == name.replace("_", " "):
+            return verdict
+    if name is None:
+        return None
+    raise ParsingError(
+        f"require is {name!r}, expected one of {', '.join(v.replace(' ', '_') for v in order)} for this kind of "
+        "checkpoint: change --require."
+    )

@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -181,12 +182,25 @@ class Workplace:
             watcher.join()
 
 
+POLLS = 60_000  # a millisecond each, at least
+
+
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Lets the emulator, a process among others on a busy machine, answer later than servos and cameras do."""
+    """Lets the emulator, a process among others on a busy machine, answer later than servos and cameras do.
+
+    It is given turns, not time: where a whole machine stands still for a while, time passes for both sides, and the
+    driver, woken first, would find its time up.
+    """
 
     def timeout(port: Any, packet_length: int) -> None:
-        port.packet_start_time, port.packet_timeout = port.getCurrentTime(), 10_000  # ms
+        turns = itertools.count()
+
+        def is_over() -> bool:
+            time.sleep(0.001)
+            return next(turns) >= POLLS
+
+        port.isPacketTimeout = is_over
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feetech, "patch_setPacketTimeout", timeout)

@@ -274,6 +274,7 @@ def test_every_step_and_process_draws_frames_of_its_own() -> None:
         return [next(batches) for _ in range(3)]
 
     whole = drawn([7, 0], 0)
+    assert whole[0] != whole[1] != whole[2]
     assert drawn([7, 0], 1)[:2] == whole[1:]
     assert drawn([7, 1], 0) != whole
     assert {index for batch in whole for index in batch} <= set(range(100, 200))
@@ -398,12 +399,21 @@ def test_a_video_that_does_not_fit_is_refused(
 def test_what_latents_cannot_come_from_is_refused(
     pretrained: Path, video: Path, dataset: LeRobotDataset, cotrained: Run, tmp_path: Path
 ) -> None:
-    refused("--policy.video.checkpoint", lambda: load(None, dataset, *flags_of(video)))
+    refused(
+        "starts from random weights: name one with --policy.video.checkpoint",
+        lambda: load(None, dataset, *flags_of(video)),
+    )
     source = "--policy.latent_action.source=policy"
     own = pretrain(video, tmp_path / "own", source, *DETERMINISTIC, steps=1).checkpoint()
     refused("has no inverse dynamics", lambda: load(own, dataset, *flags_of(video)))
     chosen = f"--policy.video.checkpoint={cotrained.checkpoint()}"
     refused("change --policy.video.checkpoint", lambda: load(pretrained, dataset, *flags_of(video, chosen)))
+    finetuned = tmp_path / "finetuned"
+    shutil.copytree(cotrained.checkpoint(), finetuned)
+    (finetuned / COTRAINING_FILE).unlink()  # As it is published.
+    refused("starts from the finetuned checkpoint", lambda: load(finetuned, dataset, *flags_of(video)))
+    pretraining = flags_of(video, "--policy.stage=pretrain")
+    refused("leave it out with --policy.video.repo_id=null", lambda: load(pretrained, dataset, *pretraining))
     refused("leave out --peft", lambda: load_with_adapters(pretrained, dataset, flags_of(video)))
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lawm_lerobot.checkpoints.reading import load_weights
 from lawm_lerobot.labels.episodes import training_dataset
 from lawm_lerobot.policies.common.checkpointed import COTRAINING_FILE
+from lawm_lerobot.policies.common.configuration import PRETRAIN
 from lawm_lerobot.policies.common.latent_twin import make_latent_twin, pretraining_view
 from lawm_lerobot.policies.common.loading import Source
 from lawm_lerobot.policies.common.observation_dropout import drop_samples, normalised_mean
@@ -57,8 +58,8 @@ class CoTraining:
         config = policy.config
         if config.use_peft:
             raise VideoError(
-                f"Adapters (--peft) leave the network frozen that co-training shares with the video: leave out --peft, "
-                f"or {FLAG}.repo_id."
+                "Adapters (--peft) leave the network frozen that co-training shares with the video: leave out --peft, or "
+                f"the video with {FLAG}.repo_id=null."
             )
         self.video = Video.open(config, meta.features.get(OBS_STATE))
         saved = _saved_state(source)
@@ -74,8 +75,7 @@ class CoTraining:
         self.preprocess, _ = make_pre_post_processors(pretraining_view(config), dataset_stats=stats)
         self.means = {
             key: normalised_mean(config, key, stats)
-            for key in (*self.video.cameras, *self.video.lacks(config), OBS_STATE)
-            if key in (config.input_features or {})
+            for key in {*self.video.lacks(config), *([OBS_STATE] if self.video.has_state else [])}
         }
         self._batches: Iterator[dict[str, Any]] | None = None
         self._say(policy)
@@ -87,10 +87,12 @@ class CoTraining:
 
         config = policy.config
         chosen = config.video.checkpoint
-        if chosen is None and source is None:
+        if chosen is None and (source is None or source.read_config().get("stage") != PRETRAIN):
+            start = "random weights" if source is None else f"the finetuned checkpoint {source.path}"
             raise VideoError(
-                f"The latents of the video {config.video.repo_id} need a pretraining checkpoint to infer them: finetune "
-                f"one with --policy.path, or name one with {FLAG}.checkpoint."
+                f"The latents of the video {config.video.repo_id} need a pretraining checkpoint to infer them, but this "
+                f"training starts from {start}: name one with {FLAG}.checkpoint, finetune one with --policy.path, or leave "
+                f"out the video with {FLAG}.repo_id=null."
             )
         place = source if chosen is None else Source(chosen)
         assert place is not None

@@ -37,7 +37,7 @@ from lawm_lerobot.policies.common.clips import (
     real_cameras,
     world_model_camera,
 )
-from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.configuration import FINETUNE, LawmConfig
 from lawm_lerobot.policies.common.health import HealthMonitor, evaluating, to_floats
 from lawm_lerobot.policies.common.large_frames import warn_of_large_frames
 
@@ -128,6 +128,7 @@ class PretrainingPolicy(CheckpointedPolicy):
         config = self.config
         if dataset_meta is not None:
             _check_stride(config, dataset_meta)
+            _check_video(config)
             warn_of_large_frames(config, self.cameras, dataset_meta)
             fps = dataset_meta.fps  # Some tools write 30.0 into info.json, or 29.97.
             config.dataset_fps = int(fps) if fps == int(fps) else fps
@@ -277,4 +278,13 @@ def _check_stride(config: LawmConfig, dataset_meta: Any) -> None:
         raise ValueError(
             f"latent_action.stride is {config.latent_action.stride} frames, but the dataset's longest episode "
             f"has {longest}, so no clip has a second frame: lower --policy.latent_action.stride."
+        )
+
+
+def _check_video(config: LawmConfig) -> None:
+    if config.video.repo_id is not None:
+        raise ValueError(
+            f"video.repo_id is {config.video.repo_id!r}, but the video of pretraining is --dataset.repo_id: to keep video "
+            f"beside demonstrations, finetune a checkpoint (--policy.stage={FINETUNE}); to pretrain, leave it out with "
+            "--policy.video.repo_id=null."
         )
