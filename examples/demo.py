@@ -8,7 +8,6 @@ It ends with one table and one picture.
 """
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -307,8 +306,6 @@ class Demo:
             pretraining_batches,
         )
 
-        # LeRobot decodes with PyAV if torchcodec finds no FFmpeg, and says so in two hundred lines.
-        logging.getLogger("lerobot.utils.import_utils").setLevel(logging.CRITICAL)
         policy, preprocessor = load_pretraining_checkpoint(self.checkpoint("pretrained"))
         root = self.cfg.output_dir / "data" / "demonstrations"
         batches = list(pretraining_batches(policy, preprocessor, "demo/demonstrations", root, clips=128))

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "lawm_lerobot"
 
 # The rooms that each room may import from, besides itself.
 ALLOWED: dict[str, set[str]] = {
+    "decoder_notice": set(),
     "files": set(),
     "processes": set(),
     "method": set(),

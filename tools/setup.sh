@@ -115,6 +115,9 @@ find_renderer() {
   return 1
 }
 
+# LeRobot decodes video with torchcodec, which takes half of PyAV's time and needs the system's FFmpeg.
+decodes() { .venv/bin/python -c 'import torchcodec' >/dev/null 2>&1; }
+
 rendering_packages=(libegl1 libgl1 libgl1-mesa-dri)
 
 # Networks that inspect TLS put their certificate into the system's store, which uv does not read by default.
@@ -147,6 +150,10 @@ say "Installing requirements.lock"
 "$uv" pip install --quiet --python .venv/bin/python --requirement requirements.lock
 # The build backend comes from the lock file too, so the build needs no environment of its own.
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+
+decodes || { apt_install ffmpeg && decodes; } ||
+  say "Videos will be decoded by PyAV, in twice the time: torchcodec cannot be loaded. Most often FFmpeg is missing" \
+    "(Debian and Ubuntu: apt-get install ffmpeg)."
 
 if find_renderer || { apt_install "${rendering_packages[@]}" && find_renderer; }; then
   say "Ready; MuJoCo renders with MUJOCO_GL=$(<.venv/mujoco_gl)"

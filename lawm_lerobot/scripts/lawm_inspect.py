@@ -4,7 +4,6 @@ lawm-inspect --policy.path=outputs/pretrained/checkpoints/last/pretrained_model 
     --output_dir=outputs/inspection
 """
 
-import logging
 import sys
 
 from lerobot.utils.utils import init_logging
@@ -26,8 +25,6 @@ def inspect(config: InspectConfig) -> None:
 def main() -> int:
     """Run the command; returns the exit code."""
     init_logging()
-    # LeRobot decodes with PyAV where torchcodec finds no FFmpeg, and says so in two hundred lines.
-    logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
     return run_command(InspectConfig, inspect, interrupted="interrupted, no report was written")
 
 
