@@ -27,6 +27,7 @@ from lawm_lerobot.statistics.intervals import SuccessRate, verdict
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 MAKE_DATASET = "examples/make_metaworld_dataset.py"
+WIDTH = 100  # characters of a command that are shown
 
 # Chosen so that everything fits into a quarter of an hour on two CPU cores, not to be the best one can do.
 SIZE = 64
@@ -233,7 +234,12 @@ class Demo:
     def start(self, command: Command, position: int) -> Running:
         """Start a command whose progress bar is in line ``position``."""
         argv = command.prepared()
-        print(f"$ {shlex.join(argv)}", flush=True)
+        log, line = self.log_of(command.name), f"$ {shlex.join(argv)}"
+        # Appended: after an interruption, what ran before belongs to the record.
+        with log.open("a", encoding="utf-8") as record:
+            record.write(f"{line}\n")
+        # The flags would fill the screen.
+        print(line if len(line) <= WIDTH else f"{line[:WIDTH]}... (the whole command: {log})", flush=True)
         # PASSIVE: on a busy machine, threads that spin while they wait for each other cost far more than they save.
         environment = os.environ | {"OMP_NUM_THREADS": str(command.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         # LeRobot's commands live beside this interpreter, which need not be on the user's PATH.
@@ -254,7 +260,6 @@ class Demo:
         """Copy a command's output to its log, and the progress that its own tqdm bar reports to ours."""
         assert process.stdout is not None
         counter = re.compile(rb"\s(\d+)/(\d+) \[")
-        # Appended: after an interruption, what ran before belongs to the record.
         with (
             self.log_of(command.name).open("ab") as log,
             tqdm(desc=command.name, position=position, mininterval=0.5 if sys.stderr.isatty() else 15) as bar,
