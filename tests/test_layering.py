@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lawm_lerobot"
 # The rooms that each room may import from, besides itself.
 ALLOWED: dict[str, set[str]] = {
     "decoder_notice": set(),
+    "policy_flags": set(),
     "files": set(),
     "processes": set(),
     "method": set(),
@@ -21,10 +22,19 @@ ALLOWED: dict[str, set[str]] = {
     "envs": {"files"},
     "policies": {"method", "hub", "checkpoints", "labels", "files"},
     "importing": {"hub", "labels", "files", "processes"},
-    "labelling": {"method", "hub", "statistics", "labels", "policies", "importing", "files"},
+    "labelling": {"method", "hub", "statistics", "labels", "policies", "importing", "files", "policy_flags"},
     "inspection": {"method", "statistics", "labels", "policies", "files"},
     "benchmark": {"method", "statistics", "policies", "inspection", "envs", "files", "processes"},
-    "scripts": {"policies", "importing", "labelling", "inspection", "benchmark", "hub", "files"},
+    "scripts": {
+        "policies",
+        "importing",
+        "labelling",
+        "inspection",
+        "benchmark",
+        "hub",
+        "files",
+        "policy_flags",
+    },
     "pretraining": {"policies"},
 }
 

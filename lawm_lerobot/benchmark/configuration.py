@@ -7,7 +7,6 @@ from operator import attrgetter
 from pathlib import Path
 
 from lawm_lerobot.benchmark.arms import ARMS, REGIMES, SCRATCH, Arm
-from lawm_lerobot.envs.configuration_metaworld import check_size, check_variation, parse_cameras, task_names
 
 
 class BenchmarkError(ValueError):
@@ -221,6 +220,9 @@ class BenchmarkConfig:
         Raises:
             BenchmarkError: In one sentence that lists what is known, or names the flag to change.
         """
+        # Imported late, here and below: it brings LeRobot, which --help does not wait for.
+        from lawm_lerobot.envs.configuration_metaworld import check_size, check_variation, parse_cameras
+
         self._check_names()
         try:
             check_size(self.size, flag="--size")
@@ -241,6 +243,8 @@ class BenchmarkConfig:
                 )
 
     def _check_names(self) -> None:
+        from lawm_lerobot.envs.configuration_metaworld import task_names
+
         known = [*ARMS, *self.variants]
         arms = [*self.arms, *self.compare_with]
         for what, flag, names, valid in (

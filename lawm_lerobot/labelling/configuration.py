@@ -8,9 +8,9 @@ from pathlib import Path
 # Raised for a value out of range. The text of a ValueError would be lost on the command line: draccus puts
 # "Couldn't instantiate class" in its place.
 from draccus.utils import ParsingError
-from lerobot.configs import PreTrainedConfig
 
 from lawm_lerobot.method.configuration import IMAGE_SIZES, InverseDynamicsConfig
+from lawm_lerobot.policy_flags import PolicyFlags
 
 AUTO, READOUT, INVERSE_MODEL = "auto", "readout", "inverse_model"
 FINETUNED = "finetuned_inverse_dynamics"
@@ -114,7 +114,7 @@ class LabelActionsConfig:
     labels: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     output_repo_id: str = ""
     output_root: Path | None = None
-    policy: PreTrainedConfig | None = None
+    policy: PolicyFlags = field(default_factory=PolicyFlags)
     decoder: str = AUTO
     inverse_model: InverseModelConfig = field(default_factory=InverseModelConfig)
     image_size: int = 64
@@ -126,12 +126,7 @@ class LabelActionsConfig:
     device: str | None = None
     tolerance_s: float = 1e-4
 
-    @classmethod
-    def __get_path_fields__(cls) -> list[str]:
-        """LeRobot's parser then takes ``--policy.path``."""
-        return ["policy"]
-
-    def check(self, checkpoint: Path | str | None) -> None:
+    def check(self) -> None:
         """Raises ParsingError for flags that cannot work, before anything is read."""
         for flag, value in {
             "--dataset.repo_id": self.dataset.repo_id,
@@ -144,7 +139,7 @@ class LabelActionsConfig:
             raise ParsingError(
                 f"--decoder is {self.decoder!r}, expected {AUTO}, {READOUT}, {FINETUNED} or {INVERSE_MODEL}."
             )
-        if checkpoint is None and self.decoder in (READOUT, FINETUNED):
+        if self.policy.path is None and self.decoder in (READOUT, FINETUNED):
             raise ParsingError(
                 f"--decoder={self.decoder} uses the inverse dynamics of a checkpoint: add --policy.path=<pretraining "
                 "checkpoint>, or choose --decoder=inverse_model."

@@ -18,7 +18,6 @@ REPORT, PICTURE = "label_report.json", "label_report.png"
 
 def write_report(
     config: LabelActionsConfig,
-    checkpoint: Path | str | None,
     recordings: Recordings,
     decoders: dict[str, FittedDecoder],
     decoded: DecodedCorpus,
@@ -44,7 +43,7 @@ def write_report(
         "merged": config.merge,
         "demonstration_copies": copies,
         "demonstration_share": round(true_frames / (frames + true_frames), 4),
-        "settings": draccus.encode(config) | {"policy": str(checkpoint) if checkpoint else None},
+        "settings": draccus.encode(config) | {"policy": config.policy.path},
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
     save_picture(chosen, moving_names, recordings.demos.fps, folder / PICTURE)

@@ -24,6 +24,7 @@ from lawm_lerobot.labels.demonstrations import digest
 from lawm_lerobot.method.inverse_dynamics import InverseDynamics
 from lawm_lerobot.policies.common.policy import LawmPolicy
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+from lawm_lerobot.policy_flags import PolicyFlags
 
 logger = logging.getLogger(__name__)
 
@@ -31,29 +32,22 @@ logger = logging.getLogger(__name__)
 USEFUL_R2 = 0.1
 
 
-def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = None) -> Path:
-    """Write the labelled dataset and its report.
-
-    Args:
-        config: The flags of the command.
-        checkpoint: A pretraining checkpoint, or None for the inverse model alone.
-
-    Returns:
-        The dataset's folder, which appears when it is complete.
+def label_actions(config: LabelActionsConfig) -> Path:
+    """Write the labelled dataset and its report; returns the dataset's folder, which appears when it is complete.
 
     Raises:
         FileExistsError: If the output exists.
         ParsingError: If flags do not fit.
         ValueError: If datasets and checkpoint do not fit, or no decoder beats the mean action.
     """
-    config.check(checkpoint)
+    config.check()
     root = Path(config.output_root) if config.output_root else HF_LEROBOT_HOME / config.output_repo_id
     if root.exists():
         raise FileExistsError(f"{root} exists, expected a new folder: change --output_root.")
     device = config.device or auto_select_torch_device().type
     policy = None
-    if checkpoint is not None and config.decoder != INVERSE_MODEL:
-        policy = open_checkpoint(checkpoint, device)
+    if config.policy.path is not None and config.decoder != INVERSE_MODEL:
+        policy = open_checkpoint(config.policy, device)
     recordings = open_recordings(config, policy)
     demonstrations = read_demonstrations(recordings)
     decoders = fit_decoders(config, policy, demonstrations, device)
@@ -62,7 +56,7 @@ def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = No
     copies = demonstration_copies(config, recordings, decoded)
     with written_aside(root) as unfinished:
         write_labelled_dataset(recordings, decoded, config.output_repo_id, copies, unfinished)
-        write_report(config, checkpoint, recordings, decoders, decoded, copies, unfinished)
+        write_report(config, recordings, decoders, decoded, copies, unfinished)
     logger.info(
         f"Labelled {len(decoded.kept)} episodes by {chosen.name} ({chosen.held_out}, mean confidence "
         f"{decoded.mean_confidence:.2f}); "
@@ -72,9 +66,10 @@ def label_actions(config: LabelActionsConfig, checkpoint: Path | str | None = No
     return root
 
 
-def open_checkpoint(checkpoint: Path | str, device: str) -> LawmPolicy:
+def open_checkpoint(given: PolicyFlags, device: str) -> LawmPolicy:
     """Load a pretraining checkpoint; raises ValueError unless it can read latents from video."""
-    policy, _ = load_pretraining_checkpoint(checkpoint, [f"--device={device}"])
+    assert given.path is not None
+    policy, _ = load_pretraining_checkpoint(given.path, [*given.overrides, f"--device={device}"])
     if policy.pretraining.inverse_dynamics is None:
         raise ValueError(
             "The checkpoint was pretrained with latent_action.source=policy, so it has no inverse dynamics to "

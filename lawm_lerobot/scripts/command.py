@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from typing import Any
 
 import draccus
 from draccus.utils import DecodingError, ParsingError
+
+from lawm_lerobot.policy_flags import PolicyFlags, gathered
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 #: Exceptions whose text is the sentence for the user. Anything else is a defect and keeps its traceback.
@@ -86,7 +89,9 @@ def parse[Config](config_class: type[Config], argv: Sequence[str] | None = None)
         SystemExit: With 0 after ``--help``, with 2 where a flag does not exist.
     """
     if not hasattr(config_class, "__get_path_fields__"):
-        return draccus.parse(config_class, args=list(sys.argv[1:] if argv is None else argv))
+        flags = list(sys.argv[1:] if argv is None else argv)
+        with gathered(flags) if _takes_policy(config_class) else nullcontext(flags) as args:
+            return draccus.parse(config_class, args=args)
     assert argv is None, "LeRobot's parser reads the process's own flags"
     from lerobot.configs import parser
 
@@ -99,6 +104,11 @@ def parse[Config](config_class: type[Config], argv: Sequence[str] | None = None)
         return parser.wrap()(taken)()
     except SystemExit as stop:
         raise SystemExit(WRONG_USAGE if stop.code else 0) from stop
+
+
+def _takes_policy(config_class: type[Any]) -> bool:
+    # The class, or its name where annotations are not evaluated.
+    return any(one.type in (PolicyFlags, PolicyFlags.__name__) for one in fields(config_class))
 
 
 def _fail(sentence: str, code: int) -> int:

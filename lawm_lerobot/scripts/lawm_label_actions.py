@@ -6,17 +6,24 @@ lawm-label-actions --policy.path=outputs/pretrained/checkpoints/last/pretrained_
 
 import sys
 
-from lerobot.utils.utils import init_logging
-
 from lawm_lerobot.labelling.configuration import LabelActionsConfig
-from lawm_lerobot.labelling.run import label_actions
-from lawm_lerobot.scripts.command import policy_path, run_command
+from lawm_lerobot.scripts.command import run_command
+
+
+def label(config: LabelActionsConfig) -> None:
+    """Label a dataset."""
+    # Imported late: LeRobot takes seconds to load, which --help does not wait for.
+    from lerobot.utils.utils import init_logging
+
+    from lawm_lerobot.labelling.run import label_actions
+
+    init_logging()
+    label_actions(config)
 
 
 def main() -> int:
     """Run the command; returns its exit code."""
-    init_logging()
-    return run_command(LabelActionsConfig, lambda config: label_actions(config, policy_path().path))
+    return run_command(LabelActionsConfig, label)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 
 from lawm_lerobot.importing.config import ImportConfig
-from lawm_lerobot.policies.common.exporting import ExportConfig
+from lawm_lerobot.scripts.command import parse
+from lawm_lerobot.scripts.lawm_export import ExportConfig
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "configs" / "recipes"
@@ -75,9 +76,8 @@ def configs(folder: Path) -> dict[str, list[Any]]:
     kinds = {
         "lerobot-train": TrainPipelineConfig,
         "lerobot-eval": EvalPipelineConfig,
-        "lawm-export": ExportConfig,
     }
-    found: dict[str, list[Any]] = {name: [] for name in (*kinds, "lawm-import-videos")}
+    found: dict[str, list[Any]] = {name: [] for name in (*kinds, "lawm-export", "lawm-import-videos")}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for words in commands():
@@ -88,6 +88,8 @@ def configs(folder: Path) -> dict[str, list[Any]]:
                 found[name].append(parsed(kinds[name], flags))
                 if name == "lerobot-train":
                     leave_checkpoint(found[name][-1])
+            elif name == "lawm-export":
+                found[name].append(parse(ExportConfig, flags))
             elif name == "lawm-import-videos":
                 found[name].append(draccus.parse(ImportConfig, args=flags))
             else:

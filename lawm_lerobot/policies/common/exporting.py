@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +28,6 @@ logger = logging.getLogger(__name__)
 
 #: Largest difference between an action of the exported policy and of the one it was made from.
 TOLERANCE = 1e-6
-
-
-@dataclass
-class ExportConfig:
-    """Flags of ``lawm-export``.
-
-    Args:
-        output_dir: The directory for the plain checkpoint; it must not exist yet, or be empty.
-        policy: The finetuned ``lawm_*`` checkpoint, given as ``--policy.path=<directory or Hub id>``.
-        push_to_hub: Publish it, with a card.
-        repo_id: The repository to publish it in, user/name.
-        private: Make the Hub repository private.
-    """
-
-    output_dir: Path
-    policy: PreTrainedConfig | None = None
-    push_to_hub: bool = False
-    repo_id: str | None = None
-    private: bool | None = None
-
-    @classmethod
-    def __get_path_fields__(cls) -> list[str]:
-        """LeRobot's parser then takes ``--policy.path``."""
-        return ["policy"]
 
 
 def read_config(path: str, overrides: Sequence[str] = ()) -> PreTrainedConfig:
