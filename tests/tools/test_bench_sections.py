@@ -74,6 +74,7 @@ def test_the_importers_workers_import_anew_what_is_light() -> None:
 def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:
     assert reports["startup"]["offers_lawm_act"] == {"with": True, "without": False}
     assert reports["startup"]["first_step"].keys() == {"lawm_act", "act"}
+    assert {"lawm-export", "import torch"} < reports["startup"]["own_help"].keys()
     for found in reports["startup"]["help"].values():
         assert 0 < found["after_imports_s"]["median"] < found["seconds"]["median"]
 

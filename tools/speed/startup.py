@@ -1,4 +1,4 @@
-"""Start of `lerobot-train` with the plugin and without: its help, and the time until the first step is done.
+"""Start of `lerobot-train` with the plugin and without: its help, and the time until the first step is done; help of ours.
 
     python -m tools.speed --only=startup
 
@@ -8,6 +8,7 @@ Every measurement is of a fresh process, with the plugin installed or hidden fro
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import re
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from tools.speed.table import row
 from tools.speed.timing import interleaved, ratio, spread
 
 DISTRIBUTION = "lerobot_policy_lawm"
+IMPORT_TORCH = "import torch"
 # The console script `lerobot-train`, in an environment without the distribution that the first argument names.
 COMMAND = """
 import importlib.metadata, sys, time
@@ -108,6 +110,18 @@ def first_steps(device: str, turns: int) -> dict[str, list[Launch]]:
         )
 
 
+def own_helps(turns: int) -> dict[str, list[Launch]]:
+    """``--help`` of each of this package's commands, and Python that imports PyTorch."""
+    commands = [
+        one.name
+        for one in importlib.metadata.distribution(DISTRIBUTION).entry_points
+        if one.group == "console_scripts"
+    ]
+    words = {name: [str(Path(sys.executable).parent / name), "--help"] for name in commands}
+    words[IMPORT_TORCH] = [sys.executable, "-c", IMPORT_TORCH]
+    return in_turns({name: functools.partial(launch, argv) for name, argv in words.items()}, turns)
+
+
 def bench_startup(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
     """Help and first step, with and without the plugin.
 
@@ -119,8 +133,8 @@ def bench_startup(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
     Returns:
         ``help`` and ``first_step``: wall and processor seconds of each, for the help also those after LeRobot's own
-        imports, whose 15 seconds vary by more than a plugin takes; ``offers_lawm_act``: whether the help names it;
-        ``ratios``.
+        imports, whose 15 seconds vary by more than a plugin takes; ``own_help``: those of this package's commands;
+        ``offers_lawm_act``: whether the help names it; ``ratios``.
     """
     # First, because it also brings all files into the system's cache.
     steps = first_steps(device, 1 if quick else 3)
@@ -131,7 +145,8 @@ def bench_startup(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
         },
         1 if quick else 7,
     )
-    launches = helps | steps
+    own = own_helps(1 if quick else 7)
+    launches = helps | steps | own
     wall = {name: [one.seconds for one in found] for name, found in launches.items()}
     cpu = {name: [one.cpu_s for one in found] for name, found in launches.items()}
     after = {name: [main_s(one) for one in found] for name, found in helps.items()}
@@ -141,11 +156,21 @@ def bench_startup(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
     return {
         "help": {name: {**times[name], "after_imports_s": spread(after[name])} for name in helps},
         "first_step": {name: times[name] for name in steps},
+        "own_help": {name: times[name] for name in own},
         "offers_lawm_act": {name: "lawm_act" in found[0].output for name, found in helps.items()},
         "ratios": [
             difference_row(f"{helped}, after LeRobot's imports", after["with"], after["without"], 0.3),
             difference_row(f"{helped}, whole process", wall["with"], wall["without"], None),
             row(f"{to_step}, time", ratio(wall["lawm_act"], wall["act"])),
             row(f"{to_step}, processor time of the run", ratio(cpu["lawm_act"], cpu["act"])),
+            *(
+                row(
+                    f"{name} --help over `{IMPORT_TORCH}`, processor time",
+                    ratio(cpu[name], cpu[IMPORT_TORCH]),
+                    2,
+                )
+                for name in own
+                if name != IMPORT_TORCH
+            ),
         ],
     }
