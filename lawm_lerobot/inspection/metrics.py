@@ -343,7 +343,10 @@ def probe_actions(sample: Sample, seed: int) -> dict[str, Any]:
                 scores: dict[str, dict[str, Any]] = {}
                 for name, features in of_kind.items():
                     score = probes.linear_probe(features, rows[kind], groups[kind], seed)
-                    scores[name] = {"r2": _number(score.r2)}
+                    scores[name] = {
+                        "r2": _number(score.r2),
+                        "r2_interval": [_number(r2) for r2 in score.interval],
+                    }
                     if kind == "latents":
                         scores[name]["per_dimension"] = [_number(r2) for r2 in score.per_dimension]
                     bar.update()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lawm_lerobot.statistics.ridge import held_out_predictions, overall_r2, r2_per_dimension
+from lawm_lerobot.statistics.ridge import held_out_predictions, overall_r2, r2_interval, r2_per_dimension
 
 # Side, in pixels, to which frames are brought before their principal components are taken.
 PCA_PIXELS = 32
@@ -22,19 +22,30 @@ PCA_PIXELS = 32
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """The R2 of a linear map in episodes that it has not seen, over all dimensions that vary and of each; NaN of none."""
+    """The R2 of a linear map in episodes that it has not seen, over all dimensions that vary and of each; NaN of none.
+
+    Args:
+        r2: The mean over the dimensions that vary.
+        interval: The ends of its 95% interval over episodes.
+        per_dimension: That of each dimension.
+    """
 
     r2: float
+    interval: tuple[float, float]
     per_dimension: list[float]
 
 
 def linear_probe(features: Tensor, targets: Tensor, episodes: Tensor, seed: int = 0) -> ProbeScore:
     """Ridge regression from features (N,D) to targets (N,A): each of the episodes (N) is predicted by a fit on others."""
     if not features.isfinite().all():
-        return ProbeScore(float("nan"), [float("nan")] * targets.shape[1])
+        return ProbeScore(float("nan"), (float("nan"), float("nan")), [float("nan")] * targets.shape[1])
     truth, groups = targets.double().numpy(), episodes.numpy()
     predicted = held_out_predictions(features.double().numpy(), truth, groups, seed=seed)
-    return ProbeScore(overall_r2(truth, predicted), r2_per_dimension(truth, predicted).tolist())
+    return ProbeScore(
+        overall_r2(truth, predicted),
+        r2_interval(truth, predicted, groups),
+        r2_per_dimension(truth, predicted).tolist(),
+    )
 
 
 def principal_components(rows: Tensor, count: int) -> Tensor:

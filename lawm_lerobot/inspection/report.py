@@ -171,11 +171,12 @@ def _tables(metrics: Metrics) -> list[str]:
         for scores in kinds.values():
             for name, score in scores.items():
                 per_dimension = ", ".join(map(_text, score.get("per_dimension", [])))
-                rows.append([target.replace("_", " "), name, _text(score["r2"]), per_dimension])
+                interval = " to ".join(map(_text, score["r2_interval"]))
+                rows.append([target.replace("_", " "), name, _text(score["r2"]), interval, per_dimension])
     return [
         *tables,
         f"<p>Linear probes over {probe['episodes']} episodes and {probe['clips']} clips.</p>",
-        _table(["target", "from", "held-out R2", "per action dimension"], rows),
+        _table(["target", "from", "held-out R2", "95% interval", "per action dimension"], rows),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from draccus.utils import ParsingError
 
@@ -169,20 +170,31 @@ def _remarks(metrics: Metrics) -> list[str]:
         )
     if "skipped" in metrics.probe:
         return [*remarks, metrics.probe["skipped"]]
+    episodes = metrics.probe["episodes"]
     for target, kinds in metrics.probe["targets"].items():
-        for scores in kinds.values():
-            (name, ours), *baselines = scores.items()
-            known = {n: s["r2"] for n, s in baselines if s["r2"] is not None}
-            if ours["r2"] is None or not known:
-                continue
-            best = max(known, key=lambda n: known[n])
-            lead = ours["r2"] - known[best]
-            how = "about as much as" if abs(lead) < PROBE_MARGIN else "more than" if lead > 0 else "less than"
-            remarks.append(
-                f"About the true {target.replace('_', ' ')}, {name} tell {how} the best baseline ({best}): held-out R2 "
-                f"{ours['r2']:.2f} against {known[best]:.2f}."
-            )
+        found = [_probe_remark(target.replace("_", " "), scores, episodes) for scores in kinds.values()]
+        remarks += [remark for remark in found if remark is not None]
     return remarks
+
+
+def _probe_remark(target: str, scores: dict[str, dict[str, Any]], episodes: int) -> str | None:
+    """Compare what the first of the scores tells of a target with the best of the others; None if one is missing."""
+    (name, ours), *baselines = scores.items()
+    known = {baseline: score["r2"] for baseline, score in baselines if score["r2"] is not None}
+    if ours["r2"] is None or not known:
+        return None
+    best = max(known, key=lambda baseline: known[baseline])
+    lead, (low, high) = ours["r2"] - known[best], ours["r2_interval"]
+    if abs(lead) < PROBE_MARGIN:
+        how = "tell about as much as"
+    elif low <= known[best] <= high:
+        how = f"are not shown by {episodes} episodes to tell more or less than"
+    else:
+        how = "tell more than" if lead > 0 else "tell less than"
+    return (
+        f"About the true {target}, {name} {how} the best baseline ({best}): held-out R2 {ours['r2']:.2f} "
+        f"(95% {low:.2f} to {high:.2f}) against {known[best]:.2f}."
+    )
 
 
 def require_verdict(found: str, wanted: str | None, order: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from lawm_lerobot.inspection.probes import (
     shift_images,
     shift_variance,
 )
+from lawm_lerobot.inspection.verdict import _probe_remark
 
 
 def test_probe_finds_a_linear_map_and_nothing_in_noise() -> None:
@@ -27,6 +28,29 @@ def test_probe_finds_a_linear_map_and_nothing_in_noise() -> None:
     assert np.isnan(score.per_dimension).tolist() == [False, False, True]
     noise = linear_probe(torch.randn(200, 5), targets, episodes)
     assert noise.r2 < 0.05
+
+
+def test_few_episodes_do_not_show_who_tells_more() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(5, 2)
+    scores = {}
+    for count in (4, 40):
+        features, episodes = torch.randn(20 * count, 5), torch.arange(20 * count) // 20
+        # Each episode is decoded well or badly as a whole, as one with another view or another load is.
+        noise = 0.2 + 2.5 * (episodes % 2 == 0)[:, None]
+        targets = features @ weights + noise * torch.randn(20 * count, 2)
+        scores[count] = linear_probe(features, targets, episodes)
+    few, many = scores[4].interval, scores[40].interval
+    assert few[1] - few[0] > 2 * (many[1] - many[0])
+    assert many[0] < scores[40].r2 < many[1] < scores[40].r2 + 0.15
+    remarks = {}
+    for count, score in scores.items():
+        ours = {"r2": score.r2, "r2_interval": score.interval}
+        baseline = {"r2": score.r2 - 0.2, "r2_interval": (0.0, 1.0)}
+        remarks[count] = _probe_remark("action", {"latents": ours, "untrained": baseline}, count)
+    assert "latents are not shown by 4 episodes to tell more or less than the best baseline" in remarks[4]
+    assert "latents tell more than the best baseline" in remarks[40]
+    assert f"(95% {many[0]:.2f} to {many[1]:.2f})" in remarks[40]
 
 
 def test_probe_is_split_by_episode() -> None:
