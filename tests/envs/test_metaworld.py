@@ -442,9 +442,8 @@ def test_an_interrupted_dataset_leaves_nothing(tmp_path):
 # ---- examples/make_metaworld_dataset.py, as a user runs it ------------------------------------------------------
 
 
-def _make(*flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(MAKER), "--repo_id=local/x", f"--size={SIZE}", "--episodes=1", *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+MAIN = runpy.run_path(str(MAKER))["main"]
+SMALLEST = ("--repo_id=local/x", f"--size={SIZE}", "--episodes=1")
 
 
 @pytest.fixture(scope="module")
@@ -452,10 +451,10 @@ def datasets(tmp_path_factory) -> dict[str, Path]:
     roots = {name: tmp_path_factory.mktemp("made") / name for name in ("labelled", "unlabelled")}
     shared = ("--tasks=reach-v3,push-v3", "--noise=0.1", "--seed=3", "--frames_after_success=2")
     shared += ("--variation=1", "--camera_zoom=1.2")
-    done = _make(*shared, f"--root={roots['labelled']}", "--workers=0")
-    assert done.returncode == 0, done.stderr
+    run_command(MAIN, *SMALLEST, *shared, f"--root={roots['labelled']}", "--workers=0")
     unlabelled = ("--with_actions=false", "--with_state=false", "--workers=2")
-    done = _make(*shared, *unlabelled, f"--root={roots['unlabelled']}")
+    command = [sys.executable, MAKER, *SMALLEST, *shared, *unlabelled, f"--root={roots['unlabelled']}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return roots
 
@@ -505,7 +504,7 @@ def test_varied_pictures_in_parquet_train(tmp_path):
     flags = ("--episodes=2", "--seed=3", "--workers=0", f"--size={SIZE}", "--with_actions=false")
     flags += ("--body=hidden", "--camera_shift=-10", "--distractors=3", "--tasks=reach-v3", "--video=false")
     flags += ("--variation=0.5", "--camera_zoom=1.3")
-    run_command(runpy.run_path(str(MAKER))["main"], "--repo_id=test/hand", f"--root={root}", *flags)
+    run_command(MAIN, "--repo_id=test/hand", f"--root={root}", *flags)
     assert sorted(path.name for path in root.iterdir()) == ["data", "meta"]
     dataset = LeRobotDataset("test/hand", root=root)
     look = {"body": "hidden", "camera_shift": -10, "distractors": 3, "variation": 0.5, "camera_zoom": 1.3}
@@ -520,15 +519,13 @@ def test_varied_pictures_in_parquet_train(tmp_path):
     assert np.isfinite(losses).all()
 
 
-def test_the_maker_refuses_in_one_sentence(datasets):
+def test_the_maker_refuses_in_one_sentence(datasets, capsys):
     root = datasets["labelled"]
     before = sorted(root.rglob("*"))
-    done = _make("--tasks=reach-v3", f"--root={root}")
-    assert done.returncode == 1
-    assert (
-        done.stderr.strip()
-        == f"error: {root} exists already: remove it, or choose another folder with --root"
-    )
+    with pytest.raises(SystemExit, match="1"):
+        run_command(MAIN, *SMALLEST, "--tasks=reach-v3", f"--root={root}")
+    printed = capsys.readouterr().out.strip()
+    assert printed == f"error: {root} exists already: remove it, or choose another folder with --root"
     assert sorted(root.rglob("*")) == before
 
 

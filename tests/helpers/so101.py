@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.so101_emulator import GOAL, HEIGHT, JOINTS, LIMITS, TORQUE, WIDTH
-from helpers.training import run_command
+from helpers.training import entry_point, run_command
 from lerobot.cameras.zmq import ZMQCamera  # registers the type, which the policy server's client does not
 from lerobot.motors.feetech import feetech
 
@@ -238,8 +238,7 @@ def command(words: list[str]) -> Any:
         sys.modules["check_setup"] = module
         specification.loader.exec_module(module)
         return module.main
-    package = "lawm_lerobot" if words[0].startswith("lawm-") else "lerobot"
-    return importlib.import_module(f"{package}.scripts.{words[0].replace('-', '_')}").main
+    return entry_point(words[0])
 
 
 def assert_goals_follow(actions: Sequence[np.ndarray], written: list[dict], limit: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -97,6 +98,12 @@ def _command(argv: Sequence[str]) -> Iterator[io.StringIO]:
     finally:
         sys.argv = own_argv
         root.handlers[:], root.level = handlers, level
+
+
+def entry_point(name: str) -> Callable[[], int | None]:
+    """The function behind a command of LeRobot or of this package."""
+    package = "lawm_lerobot" if name.startswith("lawm-") else "lerobot"
+    return importlib.import_module(f"{package}.scripts.{name.replace('-', '_')}").main
 
 
 def run_command(main: Callable[[], int | None], *flags: str | Path) -> str:
