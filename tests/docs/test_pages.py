@@ -133,7 +133,8 @@ def test_labels_shape_the_latent_actions(folder: Path) -> None:
 def test_video_is_labelled(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Untrained latents tell nothing of random actions, and the command refuses to label by them.
     with pytest.raises(SystemExit, match="1"):
-        run_here(command(DOCS / "labels.md", "label"), folder)
+        quick = ["--inverse_model.steps=20", "--inverse_model.eval_freq=10"]
+        run_here([*command(DOCS / "labels.md", "label"), *quick], folder)
     assert "no better than" in capsys.readouterr().out
 
 
