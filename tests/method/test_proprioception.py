@@ -71,7 +71,7 @@ def test_padded_states_count_nowhere():
         torch.manual_seed(0)
         module = ProprioDynamics(Z, S)
         padded = torch.cat([states[:, :1], torch.where(valid[..., None], states[:, 1:], padding)], 1)
-        error, r2 = module(latents, padded, valid)
+        error, r2 = module(torch.where(valid[..., None], latents, padding), padded, valid)
         error.backward()
         found.append([error, r2, module.layers[-1].weight.grad, *module.state_dict().values()])
     for one, other in zip(*found, strict=True):

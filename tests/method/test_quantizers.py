@@ -28,7 +28,7 @@ def make(quantizer: str, idm: str = "network", **fields) -> tuple[LatentActionPr
 
 def latents(batch: int = 64, dim: int = Z) -> tuple[torch.Tensor, torch.Tensor]:
     valid = torch.ones(batch, H, dtype=torch.bool)
-    valid[0, 1:] = False
+    valid[::2, 1:] = False
     return torch.randn(batch, H, dim), valid
 
 
@@ -109,6 +109,11 @@ def test_the_commitment_pulls_latents_to_their_codes_and_nothing_to_the_latents(
     torch.testing.assert_close(z.grad[valid], ((z - quantised) / 2 / valid.sum())[valid].detach())
     assert (z.grad[~valid] == 0).all()
     assert FiniteScalarQuantizer([5] * Z).loss(z, z, valid) == 0
+    method, _, clip = make("vq")
+    continuous = method.continuous_latents(clip.frames, clip.valid)
+    z = method.quantised(continuous, clip.valid)
+    added, _ = method.option_losses(InferredLatents(clip, clip, None, continuous, z))
+    assert added == method.quantizer.loss(continuous, z, clip.valid) > 0
 
 
 def test_a_padded_latent_moves_no_code_and_counts_in_no_metric():
@@ -117,11 +122,14 @@ def test_a_padded_latent_moves_no_code_and_counts_in_no_metric():
     for padding in (0.0, 1e4):
         torch.manual_seed(0)
         module = VectorQuantizer(Z, 2, 8)
+        module.share[4:] = 0.0  # dead ones come back where a part is that counts
         quantised = module(torch.where(valid[..., None], z, padding), valid)
         loss = module.loss(torch.where(valid[..., None], z, padding), quantised, valid)
         found.append([module.codebook, loss, *module.usage(quantised, valid).values()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+    usage, alone = module.usage(quantised, valid), quantised[valid].unsqueeze(1)  # (n,1,Z)
+    assert usage == module.usage(alone, torch.ones(alone.shape[:2], dtype=torch.bool))
     before = module.codebook.clone()
     module(z, torch.zeros_like(valid))  # a batch without a single transition
     assert torch.equal(module.codebook, before)
