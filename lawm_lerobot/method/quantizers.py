@@ -141,9 +141,8 @@ class VectorQuantizer(Quantizer):
         """Put every dead code where a part (n,D) is that counts, drawn at random, as if it were chosen like any other."""
         size = len(self.share)
         # Sorting random numbers in place of drawing from those that count, whose number only the device knows.
-        drawn = (
-            torch.rand(len(parts), device=parts.device).masked_fill(~counted, -1.0).argsort(descending=True)
-        )
+        keys = torch.rand(len(parts), device=parts.device).masked_fill(~counted, -1.0)  # (n)
+        drawn = keys.argsort(descending=True)  # (n)
         count = counted.sum().clamp_min(1)
         fresh = parts[drawn[torch.arange(size, device=parts.device) % count]]  # (K,D)
         dead = (self.share < DEAD / size) & counted.any()  # (K)
@@ -182,9 +181,9 @@ class FiniteScalarQuantizer(Quantizer):
         self.register_buffer("offset", (count % 2 == 0) / 2, persistent=False)  # (Z)
 
     def forward(self, z: Tensor, valid: Tensor, track: bool = True) -> Tensor:
-        reach = self.outer - self.offset  # (Z)
-        # Shifted so that a latent of 0 is the level 0. It ends a little beyond the outer levels, or these were never reached.
-        reach = 1.001 * reach
+        # A little beyond the outer levels, or these were never reached.
+        reach = 1.001 * (self.outer - self.offset)  # (Z)
+        # Shifted so that a latent of 0 is at the level 0.
         bounded = torch.tanh(z.float() + torch.atanh(self.offset / reach)) * reach - self.offset  # (B,H,Z)
         return straight_through(bounded, bounded.round()) / self.outer * valid.unsqueeze(-1)
 

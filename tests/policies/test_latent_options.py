@@ -15,6 +15,7 @@ from helpers.training import DETERMINISTIC, Run, assert_same_tensors, finetune, 
 from lerobot.configs import FeatureType, PolicyFeature
 from safetensors.torch import load_file
 
+from lawm_lerobot.benchmark.results import logged_health
 from lawm_lerobot.inspection.metrics import LatentMetrics
 from lawm_lerobot.inspection.verdict import _check_collapsed
 from lawm_lerobot.labelling.latent_readout import frame_features
@@ -27,6 +28,7 @@ from lawm_lerobot.policies.common.clips import make_clip
 from lawm_lerobot.policies.common.health import HealthMonitor
 from lawm_lerobot.policies.common.pretraining import _proprio_dim
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint
+from lawm_lerobot.policies.common.publishing import _latent_rows
 from lawm_lerobot.policies.diffusion.configuration_lawm_diffusion import LawmDiffusionConfig
 from lawm_lerobot.scripts import lawm_export
 
@@ -86,8 +88,11 @@ def test_resumed_it_ends_where_an_uninterrupted_run_does(everything: Run) -> Non
     assert everything.config()["latent_action"]["proprio_dim"] == 2
 
 
-def test_the_read_out_reads_codes(everything: Run) -> None:
+def test_the_read_out_reads_codes_and_the_card_says_so(everything: Run) -> None:
     policy, _ = load_pretraining_checkpoint(everything.checkpoint())
+    shaped = ("latents also shaped by", "codes (`vq`), the robot's state, true actions as latents")
+    assert shaped in _latent_rows(policy.config)
+    assert logged_health(everything.log).keys() >= {"code_perplexity", "proprio_r2", "action_latent_ratio"}
     codebook = policy.pretraining.quantizer.codebook
     read_out = frame_features(policy, "cpu")(torch.randint(256, (9, 3, 32, 32), dtype=torch.uint8))
     assert torch.isin(torch.from_numpy(read_out), codebook).all()
