@@ -21,6 +21,10 @@ LOGGED_HEALTH = (
     "policy_std",
     "imitation_loss",
     "readout_r2",
+    "code_perplexity",
+    "codes_used",
+    "proprio_r2",
+    "action_latent_ratio",
 )
 
 

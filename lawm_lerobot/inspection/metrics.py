@@ -19,7 +19,13 @@ from lawm_lerobot.inspection.probes import shift_images
 from lawm_lerobot.inspection.sample import BATCH, Sample
 from lawm_lerobot.method.latent import effective_rank, latent_std
 from lawm_lerobot.method.latent_action import POLICY
-from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
+from lawm_lerobot.method.quantizers import Quantizer
+from lawm_lerobot.policies.common.health import (
+    COLLAPSED_PERPLEXITY,
+    COLLAPSED_RANK,
+    COLLAPSED_STD,
+    IGNORED_RATIO,
+)
 from lawm_lerobot.policies.common.imagination import imagine
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
@@ -35,6 +41,7 @@ PROBE_EPISODES = 3
 THRESHOLDS = {
     "collapsed_std": COLLAPSED_STD,
     "collapsed_rank": COLLAPSED_RANK,
+    "collapsed_perplexity": COLLAPSED_PERPLEXITY,
     "ignored_ratio": IGNORED_RATIO,
     "coded_shift": CODED_SHIFT,
     "place_r2": PLACE_R2,
@@ -75,6 +82,7 @@ class LatentMetrics:
         std, std_per_dimension: The standard deviation of each dimension and their mean.
         effective_rank: The effective rank of the latents' covariance.
         place_r2: The share of the variance that k alone explains; None if there is hardly any variance.
+        codes: The metrics of `Quantizer.usage`; None if the latents are not quantised.
     """
 
     dim: int
@@ -82,10 +90,11 @@ class LatentMetrics:
     std_per_dimension: list[float]
     effective_rank: float
     place_r2: float | None
+    codes: dict[str, float] | None = None
 
     @classmethod
-    def of(cls, latents: Tensor) -> LatentMetrics:
-        """Measure latents (N,H,Z)."""
+    def of(cls, latents: Tensor, quantizer: Quantizer | None) -> LatentMetrics:
+        """Measure latents (N,H,Z), put together from the quantizer's codes if there is one."""
         valid = torch.ones(latents.shape[:2], dtype=torch.bool)
         return cls(
             dim=latents.shape[-1],
@@ -96,6 +105,7 @@ class LatentMetrics:
             if latents.isfinite().all()
             else float("nan"),
             place_r2=_place_r2(latents),
+            codes=_code_usage(latents, valid, quantizer),
         )
 
 
@@ -157,7 +167,7 @@ def measure(policy: LawmPolicy, sample: Sample, seed: int) -> Metrics:
         drives[PREDICTED] = sample.predicted
     moving_share, explained = explained_variance(policy, sample, drives)
     return Metrics(
-        latents=LatentMetrics.of(sample.inferred),
+        latents=LatentMetrics.of(sample.inferred, policy.pretraining.quantizer),
         not_finite={
             "latents": _not_finite(sample.inferred),
             "imagination": explained[OWN].not_finite,
@@ -246,6 +256,13 @@ def _not_finite(clips: Tensor) -> int:
 
 def _explained(error: Tensor, copied: Tensor) -> float | None:
     return float(1 - error / copied) if copied > 0 else None
+
+
+def _code_usage(latents: Tensor, valid: Tensor, quantizer: Quantizer | None) -> dict[str, float] | None:
+    if quantizer is None or not latents.isfinite().all():
+        return None
+    device = next(quantizer.buffers()).device
+    return {k: float(v) for k, v in quantizer.usage(latents.to(device), valid.to(device)).items()}
 
 
 def _place_r2(latents: Tensor) -> float | None:

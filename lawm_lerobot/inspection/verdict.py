@@ -17,7 +17,12 @@ from lawm_lerobot.inspection.metrics import (
     Metrics,
     ShiftMetrics,
 )
-from lawm_lerobot.policies.common.health import COLLAPSED_RANK, COLLAPSED_STD, IGNORED_RATIO
+from lawm_lerobot.policies.common.health import (
+    COLLAPSED_PERPLEXITY,
+    COLLAPSED_RANK,
+    COLLAPSED_STD,
+    IGNORED_RATIO,
+)
 
 # Difference between two R2 below which neither is called better.
 PROBE_MARGIN = 0.05
@@ -85,6 +90,15 @@ def _check_collapsed(latents: LatentMetrics) -> Check:
     found = f"standard deviation {std:.2f} (collapsed below {COLLAPSED_STD})"
     if dim > 1:
         found += f", effective rank {rank:.2f} of {dim} (collapsed below {COLLAPSED_RANK})"
+    if latents.codes is not None:
+        perplexity, used = latents.codes["code_perplexity"], latents.codes["codes_used"]
+        found += f", {perplexity:.2f} codes a place on average (collapsed below {COLLAPSED_PERPLEXITY}; {used:.0%} of all occur)"
+        if not failed and perplexity < COLLAPSED_PERPLEXITY:
+            return Check(
+                True,
+                f"The codes of the latents have collapsed: {found}. Pretrain with --policy.latent_action.quantizer=fsq, which "
+                "has no codebook, or none.",
+            )
     if not failed:
         return Check(False, f"The latents vary: {found}.")
     what = "a constant" if std < COLLAPSED_STD else "a line"

@@ -32,6 +32,8 @@ class LabelsConfig:
             corpus's `action` has no influence.
         seed: Seed of the choice of those episodes.
         weight: Weight of the read-out's loss.
+        grounding_weight: Weight of the losses by which an encoder learns to make latents of true actions that predict the
+            same frames as the inferred ones, the family of GLAM; 0 turns it off.
         batch_size: Labelled clips of the second dataset in a training step, beside the corpus's.
         tolerance_s: Seconds by which a picture's time may differ from its frame's in the second dataset. For the corpus
             it is LeRobot's own ``--tolerance_s``.
@@ -49,6 +51,7 @@ class LabelsConfig:
     fraction: float = 0.0
     seed: int = 0
     weight: float = 1.0
+    grounding_weight: float = 0.0
     batch_size: int = 16
     tolerance_s: float = 1e-4
     action_dims: list[int] = field(default_factory=list)
@@ -58,6 +61,7 @@ class LabelsConfig:
         for name, fits, expected in (
             ("fraction", 0 <= self.fraction <= 1, "from 0 to 1"),
             ("weight", self.weight >= 0, "at least 0"),
+            ("grounding_weight", self.grounding_weight >= 0, "at least 0"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("tolerance_s", self.tolerance_s > 0, "seconds above 0"),
         ):
@@ -67,3 +71,8 @@ class LabelsConfig:
                 )
         if self.root is not None and self.repo_id is None:
             raise ParsingError("labels.root is given without labels.repo_id: add --policy.labels.repo_id.")
+        if self.grounding_weight > 0 and self.repo_id is None and not self.fraction:
+            raise ParsingError(
+                f"labels.grounding_weight is {self.grounding_weight:g}, but there are no true actions to make latents of: "
+                "add --policy.labels.repo_id or --policy.labels.fraction."
+            )

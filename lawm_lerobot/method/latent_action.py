@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Raised for a value out of range. The text of a ValueError would be lost on the command line: draccus puts
 # "Couldn't instantiate class" in its place.
@@ -18,6 +18,10 @@ LATENT_MODELS = {
     BOTH: {INVERSE_DYNAMICS: "", POLICY: "policy_"},
 }
 SOURCES = tuple(LATENT_MODELS)
+NONE = "none"
+VQ = "vq"
+FSQ = "fsq"
+QUANTIZERS = (NONE, VQ, FSQ)
 
 
 @dataclass
@@ -40,6 +44,15 @@ class LatentActionConfig:
         unshifted_targets: The policy imitates latents of the frames as they are, although the inverse dynamics learns
             from randomly shifted ones (``idm.random_shift``). The policy cannot see the shift, and learned less
             from shifted targets (docs/results/settings.md).
+        quantizer: How the inverse dynamics' latents are made discrete, the family of LAPA: ``vq`` by codes from a learned
+            codebook, ``fsq`` by rounding every number to a few levels. ``none`` leaves them continuous.
+        codes: Codes that a latent is put together from, of ``quantizer=vq``; ``dim`` must be a multiple.
+        codebook_size: Codes to choose from, of ``quantizer=vq``.
+        commitment_weight: Weight of the loss that keeps latents near their codes, of ``quantizer=vq``.
+        levels: Levels of each number of a latent, of ``quantizer=fsq``: one count for all, or ``dim`` of them.
+        proprio_weight: Weight of the loss by which the inverse dynamics' latents must foretell the change of
+            ``observation.state``, the family of villa-X; 0 turns it off.
+        proprio_dim: S, the numbers in the state that the latents foretell. Written by pretraining, not by hand.
     """
 
     source: str = INVERSE_DYNAMICS
@@ -49,6 +62,13 @@ class LatentActionConfig:
     noise: float = 0.1
     imitation_weight: float = 1.0
     unshifted_targets: bool = True
+    quantizer: str = NONE
+    codes: int = 4
+    codebook_size: int = 8
+    commitment_weight: float = 0.25
+    levels: list[int] = field(default_factory=lambda: [5])
+    proprio_weight: float = 0.0
+    proprio_dim: int | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -56,11 +76,42 @@ class LatentActionConfig:
                 f"latent_action.source is {self.source!r}, expected one of {', '.join(SOURCES)}: "
                 "change --policy.latent_action.source."
             )
-        lowest_values = {"dim": 1, "horizon": 1, "stride": 1, "noise": 0, "imitation_weight": 0}
+        lowest_values = {"dim": 1, "horizon": 1, "stride": 1, "noise": 0, "imitation_weight": 0, "codes": 1}
+        lowest_values |= {"codebook_size": 2, "commitment_weight": 0, "proprio_weight": 0}
         for name, lowest in lowest_values.items():
             value = getattr(self, name)
-            if value < lowest:
+            if not value >= lowest:  # Written so that NaN is refused too.
                 raise ParsingError(
                     f"latent_action.{name} is {value}, expected at least {lowest}: "
                     f"change --policy.latent_action.{name}."
                 )
+        self._check_quantizer()
+        if self.source == POLICY and (self.quantizer != NONE or self.proprio_weight > 0):
+            raise ParsingError(
+                f"latent_action.quantizer is {self.quantizer!r} and latent_action.proprio_weight {self.proprio_weight:g}, "
+                f"but with latent_action.source={POLICY!r} there is no inverse dynamics whose latents they could shape: "
+                f"change --policy.latent_action.source to {INVERSE_DYNAMICS} or {BOTH}."
+            )
+
+    def _check_quantizer(self) -> None:
+        if self.quantizer not in QUANTIZERS:
+            raise ParsingError(
+                f"latent_action.quantizer is {self.quantizer!r}, expected one of {', '.join(QUANTIZERS)}: "
+                "change --policy.latent_action.quantizer."
+            )
+        if self.quantizer == VQ and self.dim % self.codes:
+            raise ParsingError(
+                f"latent_action.dim is {self.dim}, expected a multiple of the {self.codes} codes that a latent is put "
+                "together from: change --policy.latent_action.dim or --policy.latent_action.codes."
+            )
+        # Two levels would be 0 and -1, and nearly every latent 0.
+        if self.quantizer == FSQ and (len(self.levels) not in (1, self.dim) or min(self.levels) < 3):
+            raise ParsingError(
+                f"latent_action.levels is {self.levels}, expected one number of levels, or latent_action.dim={self.dim} of "
+                "them, all at least 3: change --policy.latent_action.levels."
+            )
+
+    @property
+    def levels_of_each(self) -> list[int]:
+        """The levels of each of the Z numbers."""
+        return self.levels * self.dim if len(self.levels) == 1 else self.levels

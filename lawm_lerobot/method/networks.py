@@ -94,6 +94,11 @@ class NormedLinear(nn.Sequential):
         super().__init__(Linear(inputs, outputs, bias=False), nn.LayerNorm(outputs), nn.SiLU())
 
 
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """A hidden layer without a norm, which would take away how large a handful of inputs is."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs)).apply(init_weights)
+
+
 class BlockLinear(nn.Module):
     """A linear layer whose matrix is block-diagonal: block g of the outputs sees block g of the inputs only.
 

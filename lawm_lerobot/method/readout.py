@@ -45,6 +45,12 @@ class LabelBatch:
     frames: Tensor
     valid: Tensor
 
+    @property
+    def rows(self) -> Tensor:
+        """(n) int64, the indices of all clips whose actions are known."""
+        none = torch.zeros(0, dtype=torch.int64, device=self.valid.device)
+        return torch.cat([none, *(target.rows for target in self.targets)])
+
 
 class ActionReadout(nn.Module):
     """One linear head per embodiment, on actions standardised by the labels' own statistics.
@@ -87,14 +93,18 @@ class ActionReadout(nn.Module):
         error, variance, count = z.new_zeros(()), z.new_zeros(()), z.new_zeros(())
         for target in targets:
             mask = valid[target.rows].unsqueeze(-1).float()  # (N,H,1)
-            mean, std = self._statistics(target.head)
-            actions = ((target.actions - mean) / std).flatten(2)  # (N,H,stride*A)
+            actions = self.standardised(target)  # (N,H,stride*A)
             predicted = self.heads[target.head](z[target.rows]).float()  # (N,H,stride*A)
             error = error + ((predicted - actions).square() * mask).mean(-1).sum()
             variance = variance + (actions.square() * mask).mean(-1).sum()
             count = count + mask.sum()
         count = count.clamp_min(1.0)
         return error / count, variance / count
+
+    def standardised(self, target: ActionTargets) -> Tensor:
+        """The true actions of each transition side by side (N,H,stride*A), standardised by the labels' statistics."""
+        mean, std = self._statistics(target.head)
+        return ((target.actions - mean) / std).flatten(2)
 
     @torch.no_grad()
     def track(self, error: Tensor, variance: Tensor) -> Tensor:

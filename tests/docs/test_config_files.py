@@ -8,7 +8,8 @@ import draccus
 import pytest
 import yaml
 from helpers.datasets_on_the_spot import make_dataset
-from helpers.training import TINY_LAWM, lerobot_train
+from helpers.training import TINY_LAWM, lerobot_train, parsed
+from lerobot.configs.train import TrainPipelineConfig
 
 from lawm_lerobot.benchmark.cells import unique_commands
 from lawm_lerobot.benchmark.configuration import BenchmarkConfig
@@ -37,7 +38,7 @@ def test_pretraining_and_finetuning_files_train(tmp_path: Path) -> None:
     assert not any(name.startswith("pretraining.") for name in finetuned.tensors())
 
 
-@pytest.mark.parametrize("preset", ["smoke", "gate", "evidence", "gpu"])
+@pytest.mark.parametrize("preset", ["smoke", "gate", "evidence", "gpu", "rivals"])
 def test_benchmark_presets_can_be_planned(preset: str) -> None:
     file = CONFIGS / "benchmark" / f"{preset}.yaml"
     cfg = draccus.parse(BenchmarkConfig, args=[f"--config_path={file}"])
@@ -51,6 +52,38 @@ def test_benchmark_presets_can_be_planned(preset: str) -> None:
         assert all(command.seconds < 8 * 60 for command in commands)
 
 
+def test_each_rival_pretrains_on_the_flags_of_its_family() -> None:
+    file = CONFIGS / "benchmark" / "rivals.yaml"
+    cfg = draccus.parse(BenchmarkConfig, args=[f"--config_path={file}", "--seeds=[0]", "--tasks=[reach-v3]"])
+    runs = {run.cell.arm: run for run in cell_runs(cfg)}
+    pretrained = {
+        arm: parsed(TrainPipelineConfig, run.pretraining.typed()[1:]).policy
+        for arm, run in runs.items()
+        if run.pretraining is not None and "cotraining" not in arm
+    }
+    found = {
+        arm: (
+            p.latent_action.source,
+            p.latent_action.quantizer,
+            p.latent_action.proprio_weight,
+            p.labels.grounding_weight,
+        )
+        for arm, p in pretrained.items()
+    }
+    assert found == {
+        "lawm": ("policy", "none", 0, 0),
+        "inverse_dynamics": ("inverse_dynamics", "none", 0, 0),
+        "inverse_dynamics+readout": ("inverse_dynamics", "none", 0, 0),
+        "lapa": ("inverse_dynamics", "vq", 0, 0),
+        "villa_x": ("inverse_dynamics", "vq", 1, 0),
+        "glam": ("inverse_dynamics", "none", 0, 1),
+    }
+    assert {arm for arm, p in pretrained.items() if p.labels.repo_id} == {"inverse_dynamics+readout", "glam"}
+    for family in ("lapa", "villa_x", "glam"):  # finetuned plainly and with the video from one pretraining
+        assert runs[family].pretraining.name == runs[f"{family}_cotraining"].pretraining.name
+        assert any("policy.video.root" in flag for flag in runs[f"{family}_cotraining"].finetuning.arguments)
+
+
 def test_no_training_file_is_untested() -> None:
     # configs/import/ is read by lawm-import-videos, whose tests parse it.
     assert {file.stem for file in (CONFIGS / "benchmark").glob("*.yaml")} == {
@@ -58,6 +91,7 @@ def test_no_training_file_is_untested() -> None:
         "gate",
         "evidence",
         "gpu",
+        "rivals",
     }
     files = {file.name for file in CONFIGS.glob("*.yaml")}
     assert files == {"lawm_act_pretrain.yaml", "lawm_act_finetune.yaml"}

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS, LATENT_MODELS
-from lawm_lerobot.method.objective import LatentActionPretraining
+from lawm_lerobot.method.objective import InferredLatents, LatentActionPretraining
 from lawm_lerobot.method.readout import LabelBatch
 
 
@@ -27,21 +27,27 @@ class ToyPolicy(nn.Module):
 def pretraining_loss(
     method: LatentActionPretraining, policy: ToyPolicy | None, clip: Clip, labels: LabelBatch | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss () and the read-out's metrics; without a policy, nothing imitates."""
+    """The loss () and the metrics of its optional parts; without a policy, nothing imitates."""
     clips = clip if labels is None else clip.followed_by(Clip(labels.frames, labels.valid))
     loss, metrics = torch.zeros(()), {}
     for model in LATENT_MODELS[method.config.source]:
         if model == INVERSE_DYNAMICS:
-            z = method.infer_latents(clips.frames, clips.valid)
+            continuous = method.continuous_latents(clips.frames, clips.valid)
+            z = method.quantised(continuous, clips.valid)
         else:
             z = method.policy_latents(policy(clips.frames[:, 0]), clips.valid)
         latents = z[: len(clip)]
-        loss = loss + method.world_model_loss(clip, latents).loss
+        driven = clip if method.action_encoder is None else clips
+        loss = loss + method.world_model_loss(driven, z[: len(driven)]).loss
+        if model == INVERSE_DYNAMICS:
+            step = InferredLatents(clip, clips, labels, continuous, z)
+            options, found = method.option_losses(step)
+            loss, metrics = loss + options, metrics | found
         if model == INVERSE_DYNAMICS and policy is not None:
             targets = method.imitation_targets(clip.frames, clip.valid, latents)
             imitation = policy.imitation_loss(clip.frames[:, 0], targets)
             loss = loss + method.config.imitation_weight * imitation
         if labels is not None:
-            error, metrics = method.readout_loss(z, clips.valid, labels)
-            loss = loss + error
+            error, found = method.readout_loss(z, clips.valid, labels)
+            loss, metrics = loss + error, metrics | found
     return loss, metrics

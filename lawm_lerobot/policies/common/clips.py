@@ -83,7 +83,10 @@ def make_clip(batch: dict[str, Any], config: LawmConfig, mean: Tensor, scale: Te
         if is_pad is None
         else ~is_pad[:, first:]
     )  # (B,T)
-    return Clip(frames.unflatten(0, images.shape[:2]), valid[:, 1:])
+    states = batch.get(OBS_STATE) if config.latent_action.proprio_weight > 0 else None  # (B,n-1+T,S)
+    return Clip(
+        frames.unflatten(0, images.shape[:2]), valid[:, 1:], None if states is None else states[:, first:]
+    )
 
 
 def present_batch(batch: dict[str, Any], config: LawmConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from lawm_lerobot.checkpoints.reading import read_policy_config
 from lawm_lerobot.labels.cameras import policy_features
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, WorldModelConfig
-from lawm_lerobot.method.latent_action import LatentActionConfig
+from lawm_lerobot.method.latent_action import POLICY, LatentActionConfig
 from lawm_lerobot.policies.common.video_configuration import VideoConfig
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,11 @@ class LawmConfig(_Mixin):
             raise ParsingError(
                 f"state_dropout is {self.state_dropout}, but {self.type} reads its state in the prompt, which is "
                 "written before the policy can leave it out: leave out --policy.state_dropout."
+            )
+        if self.labels.grounding_weight > 0 and self.latent_action.source == POLICY:
+            raise ParsingError(
+                f"labels.grounding_weight is {self.labels.grounding_weight:g}, but with latent_action.source={POLICY!r} no "
+                "latents are inferred that those of true actions could be like: change --policy.latent_action.source."
             )
         if not (self.use_state or self.pretraining) and (self.needs_state or self.state_in_prompt):
             raise ParsingError(

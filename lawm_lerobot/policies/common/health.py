@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lawm_lerobot.method.objective import ACTION_RATIO
+
 logger = logging.getLogger(__name__)
 
 # Below these, latents carry (nearly) nothing. They are far under what any healthy run shows: unit variance,
 # a rank of several, and a shuffled error tens of percent above the matched one.
 COLLAPSED_STD = 0.1
 COLLAPSED_RANK = 1.05
+# Of quantised latents: the codes that a place takes on average, weighted by how often. 1 is a constant.
+COLLAPSED_PERPLEXITY = 1.2
 IGNORED_RATIO = 1.02
 # The least standard deviation of the policy's own output over a batch. One that has learned nothing yet is far above.
 DEAD_STD = 1e-3
@@ -49,12 +53,15 @@ class HealthMonitor:
     def judge(self, metrics: dict[str, float], dim: int) -> None:
         """Takes new metrics of `LatentActionPretraining.health` for Z = `dim`, and warns of what they show.
 
-        ``policy_std`` may be among them, the standard deviation over a batch of the latents that the policy predicts.
+        ``policy_std`` may be among them, the standard deviation over a batch of the latents that the policy predicts, and
+        those of `LatentActionPretraining.option_health`.
         """
         self.metrics = metrics
         self.measurements += 1
         std, rank = metrics["latent_std"], metrics["latent_rank"]
-        broken = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        # Before the first label there is nothing to measure.
+        judged = {k: v for k, v in metrics.items() if k != ACTION_RATIO or not math.isnan(v)}
+        broken = [f"{name} {value}" for name, value in judged.items() if not math.isfinite(value)]
         if broken:
             self._warn_once(
                 "not finite",
@@ -69,6 +76,13 @@ class HealthMonitor:
                 f"effective rank {rank:.2f} of {dim}. What the policy learns from them is "
                 "worthless. Pretrain with --policy.latent_action.source=inverse_dynamics, or with frames "
                 "further apart (--policy.latent_action.stride).",
+            )
+        elif metrics.get("code_perplexity", math.inf) < COLLAPSED_PERPLEXITY:
+            self._warn_once(
+                "codes",
+                f"The codes of the latent actions have collapsed: a place takes {metrics['code_perplexity']:.2f} codes on "
+                f"average (collapsed below {COLLAPSED_PERPLEXITY}), and {metrics['codes_used']:.0%} of all codes occur. Take "
+                "--policy.latent_action.quantizer=fsq, which has no codebook, or none.",
             )
         elif metrics.get("policy_std", 1.0) < DEAD_STD:
             self._warn_once(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lerobot.utils.constants import OBS_STATE
 from torch import Tensor
 
 from lawm_lerobot.checkpoints.reading import read_weights
@@ -74,7 +75,10 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
             )
         if dataset_meta is not None:
             used = {} if config.pretraining else config.output_features
-            require_finite_statistics(dataset_stats, [*(config.input_features or {}), *(used or {})])
+            foretold = [OBS_STATE] if config.pretraining and config.latent_action.proprio_weight > 0 else []
+            require_finite_statistics(
+                dataset_stats, [*(config.input_features or {}), *(used or {}), *foretold]
+            )
         base = config.read_base() if load_base and config.base_path else None
         if base is not None:
             drop_backbone_weights(config)  # The base has them.

@@ -22,9 +22,10 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
 from lawm_lerobot.labels.training import TrainingLabels
+from lawm_lerobot.method.action_latents import ActionEncoder
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS, LATENT_MODELS, POLICY
-from lawm_lerobot.method.objective import LatentActionPretraining
+from lawm_lerobot.method.objective import InferredLatents, LatentActionPretraining
 from lawm_lerobot.method.readout import ActionReadout, LabelBatch
 from lawm_lerobot.policies.common.checkpointed import CheckpointedPolicy
 from lawm_lerobot.policies.common.clips import (
@@ -132,6 +133,7 @@ class PretrainingPolicy(CheckpointedPolicy):
             warn_of_large_frames(config, self.cameras, dataset_meta)
             fps = dataset_meta.fps  # Some tools write 30.0 into info.json, or 29.97.
             config.dataset_fps = int(fps) if fps == int(fps) else fps
+            config.latent_action.proprio_dim = _proprio_dim(config, dataset_meta)
         if config.latent_action.source == POLICY and not config.world_model.first_frame_bottleneck:
             logger.warning(
                 f"The policy's own latents drive a '{config.world_model.type}' world model, which sees the first "
@@ -161,13 +163,21 @@ class PretrainingPolicy(CheckpointedPolicy):
         size = config.world_model.image_size
         world_model = config.world_model.build(action.dim, action.horizon)
         inverse_dynamics = None if action.source == POLICY else config.idm.build(action.dim, size)
-        readout = None
-        if config.labels.action_dims:
-            readout = ActionReadout(action.dim, action.stride, config.labels.action_dims)
+        labels, readout, action_encoder = config.labels, None, None
+        if labels.action_dims:
+            readout = ActionReadout(action.dim, action.stride, labels.action_dims)
             if self._labels is not None:
                 self._labels.set_statistics(readout)
+            if labels.grounding_weight > 0:
+                action_encoder = ActionEncoder(action.dim, action.stride, labels.action_dims)
         pretraining = LatentActionPretraining(
-            action, world_model, inverse_dynamics, readout, config.labels.weight
+            action,
+            world_model,
+            inverse_dynamics,
+            readout,
+            labels.weight,
+            action_encoder,
+            labels.grounding_weight,
         )
         mean, scale = pixel_affine(config, self.camera, dataset_stats)
         # Saved with the checkpoint: whoever imagines with it needs no dataset to undo the normalisation.
@@ -206,14 +216,18 @@ class PretrainingPolicy(CheckpointedPolicy):
 
         loss = clip.frames.new_zeros(())
         metrics: dict[str, Any] = {}
+        inferred: InferredLatents | None = None
         for model, prefix in LATENT_MODELS[action.source].items():
             if model == INVERSE_DYNAMICS:
-                z = method.infer_latents(clips.frames, clips.valid)  # (B+L,H,Z)
+                continuous = method.continuous_latents(clips.frames, clips.valid)  # (B+L,H,Z)
+                z = method.quantised(continuous, clips.valid)  # (B+L,H,Z)
             else:
                 z = method.policy_latents(self.predict_latents(all_seen), clips.valid)  # (B+L,H,Z)
             latents = z[: len(clip)]  # (B,H,Z)
 
-            world = method.world_model_loss(clip, latents)
+            # Labelled clips too, where the latents of their actions are to foretell the same.
+            driven = clip if method.action_encoder is None else clips
+            world = method.world_model_loss(driven, z[: len(driven)])
             loss = loss + world.loss
             parts: dict[str, Any] = {"world_model_loss": world.loss.detach()}
 
@@ -222,6 +236,10 @@ class PretrainingPolicy(CheckpointedPolicy):
                 imitation, policy_metrics = self.wrapped_loss(self.with_latents(seen, targets, clip.valid))
                 loss = loss + action.imitation_weight * imitation
                 parts = {"imitation_loss": imitation.detach(), **parts, **policy_metrics}
+                inferred = InferredLatents(clip, clips, labels, continuous, z)
+                options, option_metrics = method.option_losses(inferred)
+                loss = loss + options
+                parts |= option_metrics
             parts |= world.metrics
 
             if labels is not None:
@@ -231,7 +249,7 @@ class PretrainingPolicy(CheckpointedPolicy):
             metrics |= {f"{prefix}{name}": value for name, value in parts.items()}
 
         if self.training:
-            metrics |= self._watch_health(clip, latents.detach(), seen)
+            metrics |= self._watch_health(clip, latents.detach(), seen, inferred)
         return loss, {**to_floats(metrics), **self.health.metrics}
 
     def with_latents(self, seen: dict[str, Any], latents: Tensor, valid: Tensor) -> dict[str, Any]:
@@ -254,11 +272,15 @@ class PretrainingPolicy(CheckpointedPolicy):
         readout.steps += 1
         return self._labels.batch(batch["index"], frames, seed)
 
-    def _watch_health(self, clip: Clip, latents: Tensor, seen: dict[str, Any]) -> dict[str, Tensor]:
+    def _watch_health(
+        self, clip: Clip, latents: Tensor, seen: dict[str, Any], inferred: InferredLatents | None
+    ) -> dict[str, Tensor]:
         """Measures health where it is due, given the latents (B,H,Z); returns the metrics of every training step."""
         if self.health.due and len(clip) > 1:
             with evaluating(self):  # All of it, because the policy's latents may come from any part.
                 measured = self.pretraining.health(clip.frames, latents, clip.valid)
+                if inferred is not None:
+                    measured |= self.pretraining.option_health(inferred)
                 if self.differentiable_latents():
                     measured["policy_std"] = self.predict_latents(seen).float().std(0).mean()
             self.health.judge(to_floats(measured), latents.shape[-1])
@@ -279,6 +301,20 @@ def _check_stride(config: LawmConfig, dataset_meta: Any) -> None:
             f"latent_action.stride is {config.latent_action.stride} frames, but the dataset's longest episode "
             f"has {longest}, so no clip has a second frame: lower --policy.latent_action.stride."
         )
+
+
+def _proprio_dim(config: LawmConfig, dataset_meta: Any) -> int | None:
+    """S, if the latents must foretell the state; ValueError if the dataset has none."""
+    weight = config.latent_action.proprio_weight
+    if not weight > 0:
+        return None
+    if OBS_STATE not in dataset_meta.features:
+        raise ValueError(
+            f"latent_action.proprio_weight is {weight:g}, but the dataset has no '{OBS_STATE}' that latents could foretell "
+            f"(its features are {', '.join(sorted(dataset_meta.features))}): leave out "
+            "--policy.latent_action.proprio_weight, or choose another --dataset.repo_id."
+        )
+    return int(dataset_meta.features[OBS_STATE]["shape"][0])
 
 
 def _check_video(config: LawmConfig) -> None:

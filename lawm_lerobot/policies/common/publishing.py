@@ -25,7 +25,7 @@ from lawm_lerobot.hub.errors import hub_errors
 from lawm_lerobot.hub.names import is_repo_id, make_public, public_name
 from lawm_lerobot.hub.provenance import PROVENANCE_PATH, read_provenance
 from lawm_lerobot.hub.upload import upload
-from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.method.latent_action import NONE, POLICY
 from lawm_lerobot.policies.common.checkpointed import COTRAINING_FILE
 from lawm_lerobot.policies.common.clips import real_cameras
 from lawm_lerobot.policies.common.compat import is_main_process, is_sharded
@@ -169,10 +169,17 @@ def _training_rows(policy: LawmPolicy, cfg: Any) -> list[tuple[str, Any]]:
 def _latent_rows(config: LawmConfig) -> list[tuple[str, Any]]:
     latent, world_model = config.latent_action, config.world_model
     seconds = f", {latent.stride / config.dataset_fps:.2f} s" if config.dataset_fps else ""
+    families = {
+        f"codes (`{latent.quantizer}`)": latent.quantizer != NONE,
+        "the robot's state": latent.proprio_weight > 0,
+        "true actions as latents": config.labels.grounding_weight > 0,
+    }
+    shaping = ", ".join(name for name, used in families.items() if used)
     return [
         ("latent actions", f"{latent.horizon} of {latent.dim} numbers in a chunk"),
         ("between two frames", f"{latent.stride} dataset frames{seconds}"),
         ("source of the latents", f"`{latent.source}`"),
+        *([("latents also shaped by", shaping)] if shaping else []),
         ("world model", f"`{world_model.type}`, size `{world_model.size}`, {world_model.image_size} pixels"),
     ]
 
