@@ -162,14 +162,12 @@ class VideoFile(Footage):
         return end < probe.claimed_s - 1.0 and not claims_too_much
 
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
-        for time, frame, aspect in self._timed_frames(reading.start_s, reading):
-            yield time, None if frame is None else partial(maker.from_frame, frame, aspect)
+        return self._shown_from(reading.start_s, reading, maker)
 
-    def _timed_frames(self, start_s: float, reading: Reading) -> Iterator[tuple[float, Any, Fraction]]:
+    def _shown_from(self, start_s: float, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
         """Decode the frames that are shown from `start_s` on, after the one already shown then.
 
-        Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time. None in
-        its place is a cut.
+        Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time.
         """
         reading.errors, reading.jumps = [], []
         with open_video(self.path) as container:
@@ -198,7 +196,7 @@ class VideoFile(Footage):
                 if first and time > start_s + step and start_s > 1.0:
                     # The index was wrong and the seek landed too late: read from the beginning instead.
                     container.close()
-                    yield from self._timed_frames(0.0, reading)
+                    yield from self._shown_from(0.0, reading, maker)
                     return
                 if 0 < time <= reading.start_s + reading.slack_s:
                     reading.errors.clear()  # what is damaged before the stretch is not of it
@@ -206,7 +204,7 @@ class VideoFile(Footage):
                     way, by = ("forward", time - last) if time > last else ("back", last - time)
                     jump = "another recording begins" if is_new else f"{way} by {by:.2f} s"
                     reading.jumps.append(f"{jump} after {last:.2f} s")
-                    yield reading.shown_to_s, None, aspect
+                    yield reading.shown_to_s, None
                     if time < last:
                         joined_s += reading.shown_to_s - time
                         time = reading.shown_to_s
@@ -221,7 +219,7 @@ class VideoFile(Footage):
                 reading.shown_to_s = time + (lasts if lasts <= longest else usual)
                 if reading.end_s is not None and time >= reading.end_s:
                     return
-                yield time, frame, aspect
+                yield time, partial(maker.from_frame, frame, aspect, stream.codec_context.color_trc)
             if lasts > longest:
                 reading.jumps.append(f"the last picture stands for {lasts:.2f} s")
 
@@ -248,14 +246,14 @@ class DatasetVideo(VideoFile):
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
         last = -math.inf
         # A frame of the episode may carry a time just before it.
-        for time, frame, aspect in self._timed_frames(reading.start_s - 1 / self.frame_rate, reading):
+        for time, picture in self._shown_from(reading.start_s - 1 / self.frame_rate, reading, maker):
             number = round((time - self.first_s) * self.frame_rate)
             if number > last:
                 last = number
                 due = self.first_s + number / self.frame_rate
-                if frame is not None and number >= 0 and (reading.end_s is None or due < reading.end_s):
+                if picture is not None and number >= 0 and (reading.end_s is None or due < reading.end_s):
                     self._require_near(number, abs(time - due))
-                yield due, None if frame is None else partial(maker.from_frame, frame, aspect)
+                yield due, picture
 
     def _require_near(self, number: int, away_s: float) -> None:
         if self.tolerance_s is not None and away_s >= self.tolerance_s:
