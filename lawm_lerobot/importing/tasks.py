@@ -140,7 +140,7 @@ def encode_task(
     `progress` is called now and then with the source seconds done since the last call.
     """
     fps = settings.fps
-    reading = Reading(task.start_s(fps), task.end_s(fps), Fraction(task.probe.origin), task.probe.track)
+    reading = Reading(task.start_s(fps), task.end_s(fps), Fraction(task.probe.origin), task.probe.track, fps)
     writer = _EpisodeWriter(folder, settings)
     result = TaskResult(writer.episodes)
     reported = reading.start_s
@@ -289,7 +289,7 @@ def encode_sample(task: Task, settings: WriteSettings, seconds: float) -> tuple[
     end = start + frames / settings.fps
     if task.segment.end_s is not None:
         end = min(end, task.segment.end_s)
-    reading = Reading(start, end, Fraction(task.probe.origin), task.probe.track)
+    reading = Reading(start, end, Fraction(task.probe.origin), task.probe.track, settings.fps)
     buffer = io.BytesIO()
     encoder = EpisodeEncoder(buffer, settings.encoder)
     shown = task.segment.footage.frames(reading, _picture_maker(settings))

@@ -10,12 +10,11 @@ joined end to end, the clock goes on from there.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -27,13 +26,13 @@ import av.error
 from lawm_lerobot.importing.fitting import PictureMaker
 from lawm_lerobot.importing.footage.base import GAP_S, Footage, Probe, Reading, ShownPicture
 from lawm_lerobot.importing.footage.containers import open_video, outline, sniff_container
-from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
+from lawm_lerobot.importing.footage.decoding import BACK_S, decoded
+from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError
 
 # A frame larger than this is a wrong or hostile claim, not a camera (16K x 16K is 256 megapixels).
 MAX_PIXELS = 16384 * 16384
-MAX_FAILURES = 200  # packets in a row; nothing but garbage follows
 INDEXED = ("mov", "matroska", "avi")  # containers in which a time can be looked up
-BACK_S = 0.5  # frames out of order by less are dropped one by one; more is a clock that starts again
+ROUNDING_S = 1e-7  # more than the rounding of times in floating point
 MAX_UNPROVEN_PACKETS = 2000  # a track that shows no second picture among so many of the file does not move
 # Video of fewer bytes per second than this has a wrong length, more likely than not, and is small enough to be measured.
 MIN_BYTES_PER_S = 2000.0
@@ -45,6 +44,7 @@ class VideoFile(Footage):
 
     is_stream: ClassVar[bool] = True
     takes_depth: ClassVar[bool] = False
+    needs_every: ClassVar[bool] = False  # of its pictures, or only those shown at the times that are read
 
     def probe(self) -> Probe:
         with open_video(self.path) as container:
@@ -60,7 +60,7 @@ class VideoFile(Footage):
             errors: list[str] = []
             times: list[Fraction] = []
             frames = 0
-            for frame, stamp, _ in _decoded(container, stream, errors):
+            for frame, stamp, _ in decoded(container, stream, errors):
                 _check_size(frame.width, frame.height)
                 frames += 1
                 if stamp is not None:
@@ -187,7 +187,20 @@ class VideoFile(Footage):
             last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
             begins = outline(self.path).begins if container.format.name == "avi" else ()
-            for frame, stamp, is_new in _decoded(container, stream, reading.errors, begins):
+
+            def is_seen(first: int, following: int) -> bool:
+                """True if a picture that is shown between these times in ticks will be asked for."""
+                if self.needs_every or reading.fps is None:
+                    return True
+                since, until = (
+                    (stamp - shift) * ticks.numerator / ticks.denominator - reading.start_s - reading.slack_s
+                    for stamp in (first, following)
+                )
+                return (
+                    max(0, math.ceil((since - ROUNDING_S) * reading.fps)) / reading.fps < until + ROUNDING_S
+                )
+
+            for frame, stamp, is_new in decoded(container, stream, reading.errors, begins, is_seen):
                 if stamp is None:
                     time = max(0.0, last + step)
                 else:
@@ -220,7 +233,10 @@ class VideoFile(Footage):
                 if reading.end_s is not None and time >= reading.end_s:
                     return
                 yield time, partial(maker.from_frame, frame, aspect, stream.codec_context.color_trc)
-            if lasts > longest:
+            if first and start_s > 1.0:
+                # The seek landed behind the last picture that the others are made from.
+                yield from self._shown_from(0.0, reading, maker)
+            elif lasts > longest:
                 reading.jumps.append(f"the last picture stands for {lasts:.2f} s")
 
 
@@ -239,6 +255,7 @@ class DatasetVideo(VideoFile):
     tolerance_s: float | None = None
 
     takes_depth: ClassVar[bool] = True
+    needs_every: ClassVar[bool] = True
 
     def probe(self) -> Probe:
         return replace(super().probe(), origin="0", notes=[])
@@ -282,89 +299,3 @@ def _longest(step: float) -> float:
 def _check_size(width: int, height: int) -> None:
     if width <= 0 or height <= 0 or width * height > MAX_PIXELS:
         raise UnreadableVideoError(Reason.IMPOSSIBLE_SIZE, f"{width}x{height}")
-
-
-def _undiscarded(packet: Any, stream: Any) -> list[Any]:
-    """Decode a packet that the mp4 demuxer marks as cut away, since the recording before it was at the same times."""
-    copy = av.Packet(bytes(packet))
-    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-    return stream.codec_context.decode(copy)
-
-
-def _decoded(
-    container: Any, stream: Any, errors: list[str], begins: Sequence[int] = ()
-) -> Iterator[tuple[Any, int | None, bool]]:
-    """Decode packet by packet, so that one damaged packet costs its own frames and not the rest of the file.
-
-    Yields frames with their presentation time in ticks of the stream, None if the container gives none, and whether the
-    frame is the first after one of the bytes `begins`. AVI has no such times: its packets are numbered in coding order,
-    so the k-th frame shown has the k-th smallest of the numbers.
-    """
-    ahead = list(begins)
-    packets = container.demux(stream)
-    failures = 0
-    numbered = container.format.name == "avi"
-    waiting: list[int] = []
-    last: int | None = None
-    joined = is_new = False
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.error.FFmpegError, OSError) as error:
-            errors.append(error_text(error))
-            return
-        passed = sum(packet.pos is not None and packet.pos >= place for place in ahead)
-        del ahead[:passed]
-        if passed or _goes_back(last, packet):
-            # A recording that was joined on begins: the decoder gives out the old one and forgets it.
-            old: list[Any] = []
-            with contextlib.suppress(av.error.FFmpegError):
-                old = stream.codec_context.decode(None)
-            stream.codec_context.flush_buffers()
-            joined = True
-            for frame, stamp in _stamped(old, waiting, errors):
-                yield frame, stamp, is_new
-                is_new = False
-            is_new = is_new or bool(passed)
-        last = last if packet.dts is None else packet.dts
-        if numbered and packet.dts is not None and packet.size:
-            heapq.heappush(waiting, packet.dts)
-        try:
-            frames = _undiscarded(packet, stream) if joined and packet.is_discard else packet.decode()
-            failures = 0
-        except av.error.EOFError:
-            return
-        except (av.error.FFmpegError, ValueError) as error:
-            errors.append(error_text(error))
-            if numbered and packet.dts in waiting:
-                waiting.remove(packet.dts)
-                heapq.heapify(waiting)
-            failures += 1
-            if failures >= MAX_FAILURES:
-                return
-            continue
-        for frame, stamp in _stamped(frames, waiting, errors):
-            yield frame, stamp, is_new
-            is_new = False
-
-
-def _goes_back(last: int | None, packet: Any) -> bool:
-    if last is None or packet.dts is None:
-        return False
-    return bool((last - packet.dts) * packet.time_base > BACK_S)
-
-
-def _stamped(
-    frames: Iterable[Any], waiting: list[int], errors: list[str]
-) -> Iterator[tuple[Any, int | None]]:
-    """Yield decoded frames with their times, the smallest of `waiting` if there are any; damaged ones are errors."""
-    for frame in frames:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        if waiting:
-            stamp = heapq.heappop(waiting)
-        if frame.is_corrupt:
-            errors.append("a picture is damaged")
-        else:
-            yield frame, stamp
