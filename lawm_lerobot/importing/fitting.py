@@ -77,9 +77,25 @@ class PictureMaker:
         # One scaler for all frames: FFmpeg builds its filter tables once per size, not once per frame.
         self._scaler = VideoReformatter()
 
-    def from_frame(self, frame: Any, pixel_aspect: Fraction, transfer: int = 0) -> np.ndarray:
-        """Decoded frame -> (height, width, 3) uint8 RGB; `transfer` is the number of its transfer characteristic."""
-        orientation = display_orientation(frame)
+    def from_frame(
+        self,
+        frame: Any,
+        pixel_aspect: Fraction,
+        transfer: int = 0,
+        orientation: Orientation | None = None,
+    ) -> np.ndarray:
+        """Make the picture of a decoded frame.
+
+        Args:
+            frame: The frame, with its matrix and range.
+            pixel_aspect: The width of a pixel over its height.
+            transfer: The number of the transfer characteristic, in ITU-T H.273.
+            orientation: Which way up it is shown; None if the frame itself says it.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+        """
+        orientation = orientation or display_orientation(frame)
         deep = is_high_dynamic_range(transfer)
         # Size the picture as stored; turning the small one is cheaper than turning the large one.
         goal_h, goal_w = (self.width, self.height) if orientation.transpose else (self.height, self.width)

@@ -51,6 +51,7 @@ class Reading:
 
     Args:
         fps: Number of pictures per second, from `start_s` on, that will be asked for; None if it may be any.
+        device: Hardware that decodes, as FFmpeg names it; None for the processor.
         origin: Presentation time of the footage's first frame.
         track: Number of the video track, as its probe found it.
         shown_to_s: Time at which the last decoded frame stops being shown.
@@ -67,6 +68,7 @@ class Reading:
     origin: Fraction = Fraction(0)
     track: int | None = None
     fps: int | None = None
+    device: str | None = None
     shown_to_s: float = 0.0
     frames: int = 0
     sampled: int = 0

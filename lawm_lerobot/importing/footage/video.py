@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -22,11 +22,13 @@ from typing import Any, ClassVar
 
 import av
 import av.error
+import numpy as np
 
 from lawm_lerobot.importing.fitting import PictureMaker
 from lawm_lerobot.importing.footage.base import GAP_S, Footage, Probe, Reading, ShownPicture
 from lawm_lerobot.importing.footage.containers import open_video, outline, sniff_container
 from lawm_lerobot.importing.footage.decoding import BACK_S, decoded
+from lawm_lerobot.importing.footage.hardware import first_orientation, is_on_hardware, restore_colours
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError
 
 # A frame larger than this is a wrong or hostile claim, not a camera (16K x 16K is 256 megapixels).
@@ -170,16 +172,13 @@ class VideoFile(Footage):
         Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time.
         """
         reading.errors, reading.jumps = [], []
-        with open_video(self.path) as container:
+        with open_video(self.path, reading.device) as container:
             track = reading.track if reading.track is not None else self._choose_track(container)[0]
             stream = container.streams[track]
             stream.thread_type = "NONE"  # parallel over files, not within one; a thread's queue holds frames
             if start_s > 1.0:
                 _seek(container, stream, start_s + float(reading.origin))
             reading.slack_s = min(max(float(stream.time_base) / 2, 1e-6), 5e-4)
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            if not 0.1 < aspect < 10:
-                aspect = Fraction(1)
             step = _step(stream)
             longest, usual = _longest(step), min(step, GAP_S)
             ticks = Fraction(stream.time_base)
@@ -187,25 +186,15 @@ class VideoFile(Footage):
             last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
             begins = outline(self.path).begins if container.format.name == "avi" else ()
+            make = self._maker_of(stream, maker)
 
-            def is_seen(first: int, following: int) -> bool:
-                """True if a picture that is shown between these times in ticks will be asked for."""
-                if self.needs_every or reading.fps is None:
-                    return True
-                since, until = (
-                    (stamp - shift) * ticks.numerator / ticks.denominator - reading.start_s - reading.slack_s
-                    for stamp in (first, following)
-                )
-                return (
-                    max(0, math.ceil((since - ROUNDING_S) * reading.fps)) / reading.fps < until + ROUNDING_S
-                )
+            def seconds(stamp: int) -> float:
+                # Whole ticks are exact in floating point; the division is the only rounding.
+                return (stamp - shift) * ticks.numerator / ticks.denominator
 
-            for frame, stamp, is_new in decoded(container, stream, reading.errors, begins, is_seen):
-                if stamp is None:
-                    time = max(0.0, last + step)
-                else:
-                    # Whole ticks are exact in floating point; the division is the only rounding.
-                    time = (stamp - shift) * ticks.numerator / ticks.denominator + joined_s
+            seen = None if self.needs_every else partial(_will_be_asked_for, reading, seconds)
+            for frame, stamp, is_new in decoded(container, stream, reading.errors, begins, seen):
+                time = max(0.0, last + step) if stamp is None else seconds(stamp) + joined_s
                 if first and time > start_s + step and start_s > 1.0:
                     # The index was wrong and the seek landed too late: read from the beginning instead.
                     container.close()
@@ -214,9 +203,7 @@ class VideoFile(Footage):
                 if 0 < time <= reading.start_s + reading.slack_s:
                     reading.errors.clear()  # what is damaged before the stretch is not of it
                 if not first and (is_new or time - last > longest or last - time > BACK_S):
-                    way, by = ("forward", time - last) if time > last else ("back", last - time)
-                    jump = "another recording begins" if is_new else f"{way} by {by:.2f} s"
-                    reading.jumps.append(f"{jump} after {last:.2f} s")
+                    reading.jumps.append(_jump(last, time, is_new))
                     yield reading.shown_to_s, None
                     if time < last:
                         joined_s += reading.shown_to_s - time
@@ -232,12 +219,30 @@ class VideoFile(Footage):
                 reading.shown_to_s = time + (lasts if lasts <= longest else usual)
                 if reading.end_s is not None and time >= reading.end_s:
                     return
-                yield time, partial(maker.from_frame, frame, aspect, stream.codec_context.color_trc)
-            if first and start_s > 1.0:
-                # The seek landed behind the last picture that the others are made from.
+                yield time, make(frame)
+            if first and (start_s > 1.0 or reading.device is not None):
+                # The seek landed behind the last picture that the others are made from, or the device gives none.
+                reading.device = None
                 yield from self._shown_from(0.0, reading, maker)
             elif lasts > longest:
                 reading.jumps.append(f"the last picture stands for {lasts:.2f} s")
+
+    def _maker_of(self, stream: Any, maker: PictureMaker) -> Callable[[Any], Callable[[], np.ndarray]]:
+        """The function that gives a frame of the stream its `maker`, with what the frame itself does not say."""
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        if not 0.1 < aspect < 10:
+            aspect = Fraction(1)
+        context, orientation = stream.codec_context, None
+        if is_on_hardware(context):
+            with open_video(self.path) as in_software:
+                orientation = first_orientation(in_software, stream.index)
+
+        def make(frame: Any) -> Callable[[], np.ndarray]:
+            if orientation is not None:
+                restore_colours(frame, context)
+            return partial(maker.from_frame, frame, aspect, context.color_trc, orientation)
+
+        return make
 
 
 @dataclass(frozen=True)
@@ -283,6 +288,20 @@ def _seek(container: Any, stream: Any, time_s: float) -> None:
         container.seek(int(time_s / stream.time_base) - 1, stream=stream, backward=True)
     except (av.error.FFmpegError, OSError):
         container.seek(0)
+
+
+def _will_be_asked_for(reading: Reading, seconds: Callable[[int], float], stamp: int, following: int) -> bool:
+    """True if a time that is read lies between those of a picture and of the next one, in ticks."""
+    if reading.fps is None:
+        return True
+    since, until = (seconds(each) - reading.start_s - reading.slack_s for each in (stamp, following))
+    return max(0, math.ceil((since - ROUNDING_S) * reading.fps)) / reading.fps < until + ROUNDING_S
+
+
+def _jump(last: float, time: float, is_new: bool) -> str:
+    way, by = ("forward", time - last) if time > last else ("back", last - time)
+    jump = "another recording begins" if is_new else f"{way} by {by:.2f} s"
+    return f"{jump} after {last:.2f} s"
 
 
 def _step(stream: Any) -> float:
