@@ -24,6 +24,7 @@ from typing import Any
 
 from tools.speed.fixtures import write_videos
 from tools.speed.importing import FPS, SIZE, cpu_seconds, import_folder, on_two_cores
+from tools.speed.table import row
 
 AT_A_TIME = 2
 #: The number of videos, and how often each repeats its first second, by kind.
@@ -133,6 +134,15 @@ def bench_against_ffmpeg(
                 }
             report["kinds"][kind] = found
     return report
+
+
+def ffmpeg_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the table for a report of `bench_against_ffmpeg`."""
+    return [
+        row(f"{kind}: times as fast as FFmpeg's command{clock}", found[name], target=0.9, at_most=False)
+        for kind, found in report["kinds"].items()
+        for name, clock in (("cpu_times_as_fast", ", by processor time"), ("times_as_fast", ""))
+    ]
 
 
 def rounded(values: Sequence[float]) -> list[float]:

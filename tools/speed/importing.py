@@ -187,18 +187,28 @@ def decoding_cpu_s(videos: Path) -> float:
 
 
 def import_section(quick: bool, device: str) -> dict[str, Any]:
-    """The section `import` of the speed report, which uses no GPU.
+    """The section `import` of the speed report, which uses no GPU; against FFmpeg's command where there is one.
 
-    `bench_import` runs as a program of its own: the importer's workers import its main module, and not the bench's, which
-    imports torch.
+    The measurements run as programs of their own: the importer's workers import their main module, and not the bench's,
+    which imports torch.
     """
-    command = [sys.executable, "-m", "tools.speed.importing", *(["--quick"] if quick else [])]
-    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
-    ratios = [
+    from tools.speed.against_ffmpeg import ffmpeg_rows, find_ffmpeg
+
+    def report_of(module: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", module, *(["--quick"] if quick else [])]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+    report = report_of("tools.speed.importing")
+    report["ratios"] = [
         row(f"{kind}: times as fast as LeRobot's loop", found["times_faster"], target=4, at_most=False)
         for kind, found in report["kinds"].items()
     ]
-    return {**report, "ratios": ratios}
+    if find_ffmpeg() is None:
+        print("No FFmpeg is installed: the import is not measured against its command.", file=sys.stderr)
+        return report
+    report["against_ffmpeg"] = report_of("tools.speed.against_ffmpeg")
+    report["ratios"] += ffmpeg_rows(report["against_ffmpeg"])
+    return report
 
 
 def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> list[dict[str, Any]]:
