@@ -1,8 +1,8 @@
 """Fitting decoded frames into the dataset's picture: upright, in the right colours, and of one size.
 
 The rotation and mirroring stored in the file are applied, non-square pixels are made square, and the colours are
-converted with the matrix and range the file names (BT.601 when it names none, as FFmpeg does). High dynamic range is
-scaled first, and what is left of it is tone-mapped.
+converted with the matrix and range the file names (BT.601 when it names none, as FFmpeg does). High dynamic range, whose
+matrix is BT.2020's when none is named, is scaled first, and what is left of it is tone-mapped.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _to_rgb(scaler: VideoReformatter, frame: Any, width: int, height: int, deep:
     shrinking = width <= frame.width and height <= frame.height
     options: dict[str, Any] = {}
     if not frame.format.is_rgb:
-        source = MATRICES.get(int(frame.colorspace), Colorspace.ITU601)
+        source = MATRICES.get(int(frame.colorspace), BT2020 if deep else Colorspace.ITU601)
         full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
         options = {
             "src_colorspace": source,

@@ -48,7 +48,7 @@ def stored(codes: np.ndarray) -> list[int]:
     return [round(64 + 876 * luma), round(512 + 896 * blue), round(512 + 896 * red)]
 
 
-def write_patches(path: Path, patches: list[np.ndarray], transfer: str, primaries: str = "bt2020") -> Path:
+def write_patches(path: Path, patches: list[np.ndarray], transfer: str, matrix: str = "bt2020nc") -> Path:
     """Three pictures of 10 bits in HEVC, with a patch of 32x32 for each triple of codes, side by side."""
     samples = np.array([stored(codes) for codes in patches])
     planes = [
@@ -57,7 +57,7 @@ def write_patches(path: Path, patches: list[np.ndarray], transfer: str, primarie
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx265", rate=30)
         stream.height, stream.width, stream.pix_fmt = 32, 32 * len(patches), "yuv420p10le"
-        colours = f"colorprim={primaries}:transfer={transfer}:colormatrix=bt2020nc:range=limited"
+        colours = f"colorprim=bt2020:transfer={transfer}:colormatrix={matrix}:range=limited"
         options = {"preset": "ultrafast", "x265-params": f"log-level=none:pools=1:lossless=1:{colours}"}
         stream.codec_context.options = options
         for index in range(3):
@@ -86,9 +86,11 @@ def shown(path: Path, patches: int, scale: float = 0.5) -> np.ndarray:
 
 @pytest.mark.parametrize(("transfer", "codes"), [(PQ, pq_codes), (HLG, hlg_codes)], ids=["pq", "hlg"])
 def test_patches_of_known_light_come_out_right(tmp_path, transfer, codes):
-    path = write_patches(tmp_path / "patches.mp4", [codes(linear(colour)) for colour in COLOURS], transfer)
-    found = shown(path, len(COLOURS))
-    assert np.abs(found.astype(int) - np.array(COLOURS)).max() <= 3, found
+    for matrix in ("bt2020nc", "undef"):
+        patches = [codes(linear(colour)) for colour in COLOURS]
+        path = write_patches(tmp_path / f"{matrix}.mp4", patches, transfer, matrix)
+        found = shown(path, len(COLOURS))
+        assert np.abs(found.astype(int) - np.array(COLOURS)).max() <= 3, found
     # BT.2408's white keeps room for what is brighter, up to the peak; a PQ file may hold light beyond it.
     bright = [np.full(3, light) for light in (WHITE, 400.0, 1000.0, 4000.0 if transfer == PQ else 1000.0)]
     path = write_patches(tmp_path / "bright.mp4", [codes(light) for light in bright], transfer)

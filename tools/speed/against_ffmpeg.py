@@ -85,7 +85,7 @@ def repeat(ffmpeg: str, videos: Path, times: int) -> None:
 
 
 def bench_against_ffmpeg(
-    ffmpeg: str, videos: dict[str, tuple[int, int]] = VIDEOS, rounds: int = 5
+    ffmpeg: str, videos: dict[str, tuple[int, int]] = VIDEOS, rounds: int = 3
 ) -> dict[str, Any]:
     """Time the importer and FFmpeg's command, one after the other in alternating order.
 

@@ -174,14 +174,14 @@ def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
 
 
 def decoding_cpu_s(videos: Path) -> float:
-    """Processor seconds of decoding every frame of a folder of videos as the importer does, and doing nothing with it."""
+    """Processor seconds of decoding a folder of videos as the importer does, and doing nothing with the frames."""
     from lawm_lerobot.importing.fitting import PictureMaker
     from lawm_lerobot.importing.footage.base import Reading
     from lawm_lerobot.importing.footage.video import VideoFile
 
     start = time.process_time()
     for path in sorted(videos.iterdir()):
-        for _ in VideoFile(str(path)).frames(Reading(0.0, None), PictureMaker(SIZE, SIZE, "crop")):
+        for _ in VideoFile(str(path)).frames(Reading(0.0, None, fps=FPS), PictureMaker(SIZE, SIZE, "crop")):
             pass
     return time.process_time() - start
 
