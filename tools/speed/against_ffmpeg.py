@@ -28,7 +28,12 @@ from tools.speed.table import row
 
 AT_A_TIME = 2
 #: The number of videos, and how often each repeats its first second, by kind.
-VIDEOS = {"h264_720p30": (8, 8), "h264_1080p60": (4, 8), "hevc_2160p30": (2, 8)}
+VIDEOS = {
+    "h264_720p30": (8, 8),
+    "h264_720p30_no_b_frames": (8, 8),
+    "h264_1080p60": (4, 8),
+    "hevc_2160p30": (2, 8),
+}
 QUICK = {"h264_720p30": (2, 1)}
 
 

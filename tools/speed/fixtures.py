@@ -50,6 +50,9 @@ KINDS = {
     "camera_480p": Kind(480, 640, 30, "libx264", "mp4", H264),
     # At the bit rates of phones.
     "h264_720p30": Kind(720, 1280, 30, "libx264", "mp4", {"preset": "veryfast", "b": "10M"}),
+    "h264_720p30_no_b_frames": Kind(
+        720, 1280, 30, "libx264", "mp4", {"preset": "veryfast", "b": "10M", "bf": "0"}
+    ),
     "h264_1080p60": Kind(1080, 1920, 60, "libx264", "mp4", {"preset": "veryfast", "b": "25M"}),
     "hevc_2160p30": Kind(
         2160, 3840, 30, "libx265", "mp4", {"preset": "ultrafast", "b": "28M", "x265-params": "log-level=0"}
