@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lawm_lerobot.importing.encoding import EncoderOptions, EncoderSettings, lerobot_encoder
+from lawm_lerobot.importing.footage.hardware import known_devices
 from lawm_lerobot.importing.segments import ImportSettingsError
 from lawm_lerobot.importing.sources import VideoSource
 from lawm_lerobot.importing.tasks import WriteSettings
@@ -47,6 +48,8 @@ class ImportConfig:
         encoder: Compression of the written video.
         workers: Number of processes; by default one per core. 0 works in this process and does not survive a crashing
             decoder.
+        hwaccel: Hardware that decodes, by FFmpeg's name for it, such as cuda or videotoolbox. Where it is missing, or does
+            not take a codec, the processor decodes.
         seed: Seed of the order in which a source with a cap or a weight is drawn from.
         dry_run: Report episodes, hours and size; write nothing.
         shard: Import one part of several.
@@ -70,6 +73,7 @@ class ImportConfig:
     min_motion: float = 0.0
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     workers: int | None = None
+    hwaccel: str | None = None
     seed: int = 0
     dry_run: bool = False
     shard: ShardOptions = field(default_factory=ShardOptions)
@@ -133,6 +137,10 @@ class ImportConfig:
             )
         if self.workers is not None and self.workers < 0:
             raise ImportSettingsError(f"--workers={self.workers} must not be negative.")
+        if self.hwaccel is not None and self.hwaccel not in known_devices():
+            raise ImportSettingsError(
+                f"--hwaccel={self.hwaccel} must be one that this PyAV was built for: {', '.join(known_devices())}."
+            )
         if self.push_to_hub and self.shard.count > 1 and not self.merge:
             raise ImportSettingsError(
                 "--push_to_hub=true of one part would be overwritten by the next: push with --merge=true."
@@ -159,4 +167,5 @@ class ImportConfig:
             min_frames=max(2, math.ceil(self.min_episode_s * self.fps - 1e-6)),
             max_frames=max(2, round(self.max_episode_s * self.fps)),
             min_motion=self.min_motion,
+            device=self.hwaccel,
         )

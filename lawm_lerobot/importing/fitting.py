@@ -1,7 +1,8 @@
 """Fitting decoded frames into the dataset's picture: upright, in the right colours, and of one size.
 
 The rotation and mirroring stored in the file are applied, non-square pixels are made square, and the colours are
-converted with the matrix and range the file names (BT.601 when it names none, as FFmpeg does).
+converted with the matrix and range the file names (BT.601 when it names none, as FFmpeg does). High dynamic range, whose
+matrix is BT.2020's when none is named, is scaled first, and what is left of it is tone-mapped.
 """
 
 from __future__ import annotations
@@ -17,12 +18,20 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError
+from lawm_lerobot.importing.tone_mapping import is_high_dynamic_range, to_standard
 
 # Beyond this ratio, scaling the whole frame before cropping would cost more memory than the picture is worth.
 MAX_SCALED_ASPECT = 8.0
 # Looked up once: the names are resolved on every frame otherwise.
 AREA, CUBIC = Interpolation.AREA, Interpolation.BICUBIC
-MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M}
+BT2020 = 9  # FFmpeg's SWS_CS_BT2020, for which PyAV has no name
+MATRICES: dict[int, int] = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    7: Colorspace.SMPTE240M,
+    9: BT2020,
+    10: BT2020,
+}
 
 
 @dataclass(frozen=True)
@@ -68,20 +77,37 @@ class PictureMaker:
         # One scaler for all frames: FFmpeg builds its filter tables once per size, not once per frame.
         self._scaler = VideoReformatter()
 
-    def from_frame(self, frame: Any, pixel_aspect: Fraction) -> np.ndarray:
-        """Decoded frame -> (height, width, 3) uint8 RGB."""
-        orientation = display_orientation(frame)
+    def from_frame(
+        self,
+        frame: Any,
+        pixel_aspect: Fraction,
+        transfer: int = 0,
+        orientation: Orientation | None = None,
+    ) -> np.ndarray:
+        """Make the picture of a decoded frame.
+
+        Args:
+            frame: The frame, with its matrix and range.
+            pixel_aspect: The width of a pixel over its height.
+            transfer: The number of the transfer characteristic, in ITU-T H.273.
+            orientation: Which way up it is shown; None if the frame itself says it.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+        """
+        orientation = orientation or display_orientation(frame)
+        deep = is_high_dynamic_range(transfer)
         # Size the picture as stored; turning the small one is cheaper than turning the large one.
         goal_h, goal_w = (self.width, self.height) if orientation.transpose else (self.height, self.width)
         shown_h, shown_w = Fraction(frame.height), frame.width * pixel_aspect
         scaled_h, scaled_w = self._scaled(shown_h, shown_w, goal_h, goal_w)
         if max(scaled_h / goal_h, scaled_w / goal_w) > MAX_SCALED_ASPECT:
-            image = _to_rgb(self._scaler, frame, frame.width, frame.height)
+            image = _to_rgb(self._scaler, frame, frame.width, frame.height, deep)
             image = _resize_by_parts(image, shown_h, shown_w, goal_h, goal_w)
         else:
-            image = _to_rgb(self._scaler, frame, scaled_w, scaled_h)
+            image = _to_rgb(self._scaler, frame, scaled_w, scaled_h, deep)
             image = _place(image, goal_h, goal_w)
-        return orientation.apply(image)
+        return orientation.apply(to_standard(image, transfer) if deep else image)
 
     def from_image(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB of any size -> (height, width, 3) uint8 RGB."""
@@ -97,12 +123,13 @@ class PictureMaker:
         return min(goal_h, scaled_h), min(goal_w, scaled_w)
 
 
-def _to_rgb(scaler: VideoReformatter, frame: Any, width: int, height: int) -> np.ndarray:
+def _to_rgb(scaler: VideoReformatter, frame: Any, width: int, height: int, deep: bool) -> np.ndarray:
+    """Frame -> (height, width, 3) uint8 RGB, or uint16 if `deep`."""
     # AREA averages every source pixel (no aliasing when shrinking); when enlarging, a cubic is smoother.
     shrinking = width <= frame.width and height <= frame.height
     options: dict[str, Any] = {}
     if not frame.format.is_rgb:
-        source = MATRICES.get(int(frame.colorspace), Colorspace.ITU601)
+        source = MATRICES.get(int(frame.colorspace), BT2020 if deep else Colorspace.ITU601)
         full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
         options = {
             "src_colorspace": source,
@@ -112,11 +139,17 @@ def _to_rgb(scaler: VideoReformatter, frame: Any, width: int, height: int) -> np
             "dst_color_range": ColorRange.JPEG,
         }
     rgb = scaler.reformat(
-        frame, width, height, "rgb24", interpolation=AREA if shrinking else CUBIC, **options
+        frame,
+        width,
+        height,
+        "rgb48le" if deep else "rgb24",
+        interpolation=AREA if shrinking else CUBIC,
+        **options,
     )
     # A view on the frame's memory; `to_ndarray` would look for a conversion to do and copy.
     plane = rgb.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    numbers = np.frombuffer(plane, np.uint16 if deep else np.uint8)
+    rows = numbers.reshape(-1, plane.line_size // numbers.itemsize)
     return rows[:height, : 3 * width].reshape(height, width, 3)
 
 
@@ -128,7 +161,7 @@ def _place(image: np.ndarray, goal_h: int, goal_w: int) -> np.ndarray:
     h, w = image.shape[:2]
     if (h, w) == (goal_h, goal_w):
         return image
-    padded = np.zeros((goal_h, goal_w, 3), dtype=np.uint8)
+    padded = np.zeros((goal_h, goal_w, 3), dtype=image.dtype)
     top, left = (goal_h - h) // 2, (goal_w - w) // 2
     padded[top : top + h, left : left + w] = image
     return padded

@@ -25,9 +25,19 @@ from lawm_lerobot.importing.footage import Probe
 from lawm_lerobot.importing.segments import ImportSettingsError
 from lawm_lerobot.importing.sources import VideoSource
 
-FORMAT_VERSION = 3  # a change makes older folders unusable
+FORMAT_VERSION = 4  # a change makes older folders unusable
 # Flags that may change between an interrupted import and the one that goes on.
-FREE_FLAGS = ("workers", "dry_run", "merge", "push_to_hub", "private", "summary_path", "root", "license")
+FREE_FLAGS = (
+    "workers",
+    "hwaccel",
+    "dry_run",
+    "merge",
+    "push_to_hub",
+    "private",
+    "summary_path",
+    "root",
+    "license",
+)
 
 
 class ProbeLog:

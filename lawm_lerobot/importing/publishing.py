@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
+from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
+from lerobot.datasets.io_utils import load_info
 
 from lawm_lerobot.hub.cards import dataset_card
 from lawm_lerobot.hub.errors import HubError, hub_errors
@@ -16,8 +17,7 @@ from lawm_lerobot.importing.summary import SUMMARY_NAME, ImportSummary
 
 def write_card(root: Path, summary: ImportSummary, license: str | None) -> None:
     """Write README.md: what the dataset holds, from where, and under which licence notes."""
-    info = LeRobotDatasetMetadata(summary.repo_id, root=root).info
-    dataset_card(summary.repo_id, info, summary.to_dict(), license).save(root / "README.md")
+    dataset_card(summary.repo_id, load_info(root), summary.to_dict(), license).save(root / "README.md")
 
 
 def push(repo_id: str, root: Path, private: bool | None) -> None:

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from lawm_lerobot.importing.config import ImportConfig
 from lawm_lerobot.importing.footage import Footage, Probe
+from lawm_lerobot.importing.footage.hardware import works
 from lawm_lerobot.importing.partial import PartialFolder, ProbeLog
 from lawm_lerobot.importing.plan import (
     SourcePlan,
@@ -57,6 +59,12 @@ class ImportRun:
         if config.shard.count > 1:
             self.root = shard_root(self.root, config.shard.index, config.shard.count)
         self.settings = config.write_settings()
+        if self.settings.device is not None and not works(self.settings.device):
+            self.settings = replace(self.settings, device=None)
+            print(
+                f"warning: --hwaccel={config.hwaccel} does not work on this machine; the processor decodes.",
+                file=sys.stderr,
+            )
         self.plans: list[SourcePlan] = []
         self.probes: dict[str, Probe] = {}
 

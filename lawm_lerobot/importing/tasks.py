@@ -34,13 +34,17 @@ REPORT_EVERY_S = 5.0  # of source video
 
 @dataclass(frozen=True)
 class WriteSettings:
-    """Settings with which workers write episodes, the same for every segment of an import; lengths in frames."""
+    """Settings with which workers write episodes, the same for every segment of an import; lengths in frames.
+
+    `device` is the hardware that decodes, None for the processor.
+    """
 
     encoder: EncoderSettings
     fit: str
     min_frames: int
     max_frames: int
     min_motion: float = 0.0
+    device: str | None = None
 
     @property
     def fps(self) -> int:
@@ -140,7 +144,7 @@ def encode_task(
     `progress` is called now and then with the source seconds done since the last call.
     """
     fps = settings.fps
-    reading = Reading(task.start_s(fps), task.end_s(fps), Fraction(task.probe.origin), task.probe.track)
+    reading = _reading(task, settings, task.start_s(fps), task.end_s(fps))
     writer = _EpisodeWriter(folder, settings)
     result = TaskResult(writer.episodes)
     reported = reading.start_s
@@ -205,6 +209,11 @@ class _EpisodeWriter:
         self.episodes.append(
             EncodedEpisode(self._path.name, encoder.frames, self._first_s, end_s, statistics)
         )
+
+
+def _reading(task: Task, settings: WriteSettings, start_s: float, end_s: float | None) -> Reading:
+    origin, track = Fraction(task.probe.origin), task.probe.track
+    return Reading(start_s, end_s, origin, track, fps=settings.fps, device=settings.device)
 
 
 def _picture_maker(settings: WriteSettings) -> PictureMaker:
@@ -289,7 +298,7 @@ def encode_sample(task: Task, settings: WriteSettings, seconds: float) -> tuple[
     end = start + frames / settings.fps
     if task.segment.end_s is not None:
         end = min(end, task.segment.end_s)
-    reading = Reading(start, end, Fraction(task.probe.origin), task.probe.track)
+    reading = _reading(task, settings, start, end)
     buffer = io.BytesIO()
     encoder = EpisodeEncoder(buffer, settings.encoder)
     shown = task.segment.footage.frames(reading, _picture_maker(settings))

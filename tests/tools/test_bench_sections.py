@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tools.speed.against_ffmpeg import bench_against_ffmpeg, ffmpeg_rows, find_ffmpeg
 from tools.speed.fixtures import import_videos
 from tools.speed.importing import import_section
 from tools.speed.loading import bench_loading
@@ -64,9 +66,40 @@ def test_the_import_is_measured_beside_the_loop(reports: dict[str, Report]) -> N
     assert 0 < found["decoding_cpu_s"] < found["import_cpu_s"]
 
 
+FAKE_FFMPEG = """#!/bin/sh
+[ "$1" = -version ] && { echo "ffmpeg version 7.0-fake Copyright"; exit; }
+echo "$@" >> "$0.log"
+for target; do :; done
+while [ "$1" != -i ]; do shift; done
+cp "$2" "$target"
+"""
+
+
+def test_the_import_is_measured_beside_ffmpegs_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(FAKE_FFMPEG)
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert find_ffmpeg() == str(ffmpeg)
+    report = bench_against_ffmpeg(str(ffmpeg), {"camera_480p": (1, 1)}, rounds=1)
+    assert report["ffmpeg_version"] == "7.0-fake"
+    (found,) = report["kinds"].values()
+    for name, key in (("times_as_fast", "s"), ("cpu_times_as_fast", "cpu_s")):
+        assert found[name]["n"] == len(found[f"ffmpeg_{key}"]) == len(found[f"import_{key}"]) == 1
+        assert found[name]["median"] < 1  # copying a file is faster
+    _, converted = (tmp_path / "ffmpeg.log").read_text().splitlines()
+    for part in ("-threads 1 ", "fps=10,scale=128:128:", "crop=128:128", "-c:v libx264", "-crf 23", "-g 2"):
+        assert part in converted
+    assert [row["target"] for row in ffmpeg_rows(report)] == [0.9, 0.9]
+
+
 def test_the_importers_workers_import_anew_what_is_light() -> None:
     """They import the main module, which the bench gives them too: torch in it doubled the time of the import."""
-    command = "import sys, tools.speed.importing; sys.exit('torch' in sys.modules)"
+    command = (
+        "import sys, tools.speed.importing, tools.speed.against_ffmpeg; sys.exit('torch' in sys.modules)"
+    )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", command], cwd=root).returncode == 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,23 +48,28 @@ KINDS = {
     ),
     "phone_720p": Kind(720, 1280, 30, "libx264", "mp4", H264),
     "camera_480p": Kind(480, 640, 30, "libx264", "mp4", H264),
+    # At the bit rates of phones.
+    "h264_720p30": Kind(720, 1280, 30, "libx264", "mp4", {"preset": "veryfast", "b": "10M"}),
+    "h264_720p30_no_b_frames": Kind(
+        720, 1280, 30, "libx264", "mp4", {"preset": "veryfast", "b": "10M", "bf": "0"}
+    ),
+    "h264_1080p60": Kind(1080, 1920, 60, "libx264", "mp4", {"preset": "veryfast", "b": "25M"}),
+    "hevc_2160p30": Kind(
+        2160, 3840, 30, "libx265", "mp4", {"preset": "ultrafast", "b": "28M", "x265-params": "log-level=0"}
+    ),
 }
 
 
-def scene(number: int, frames: int, height: int, width: int) -> np.ndarray:
-    """A textured background with a moving camera and a moving object: (frames, height, width, 3) uint8."""
+def scene(number: int, frames: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """A textured background with a moving camera and a moving object: pictures of (height, width, 3) uint8."""
     generator = np.random.default_rng(number)
     wall = cv2.resize(generator.integers(0, 255, (24, 32, 3), dtype=np.uint8), (width + 64, height + 64))
     grain = generator.integers(-6, 7, (height, width, 3), dtype=np.int16)
-    images = np.empty((frames, height, width, 3), np.uint8)
     for index in range(frames):
         shift = int(16 + 16 * np.sin(index / 20))
-        picture = wall[shift : shift + height, shift : shift + width].astype(np.int16) + np.roll(
-            grain, index, 1
-        )
-        images[index] = picture.clip(0, 255)
-        cv2.circle(images[index], ((5 * index) % width, height // 2), height // 8, (220, 40, 40), -1)
-    return images
+        seen = wall[shift : shift + height, shift : shift + width].astype(np.int16)
+        picture = (seen + np.roll(grain, index, 1)).clip(0, 255).astype(np.uint8)
+        yield cv2.circle(picture, ((5 * index) % width, height // 2), height // 8, (220, 40, 40), -1)
 
 
 def write_videos(folder: Path, name: str, count: int, seconds: int) -> int:

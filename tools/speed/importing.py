@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,30 @@ def cpu_seconds() -> float:
     return sum(entry.ru_utime + entry.ru_stime for entry in usage)
 
 
+@contextlib.contextmanager
+def on_two_cores() -> Iterator[int]:
+    """Keep this process and those that it starts on two cores, with all imported that is not to be timed.
+
+    Yields:
+        The number of cores, 1 on a machine that has no second.
+    """
+    import lerobot.datasets.lerobot_dataset  # noqa: F401
+
+    import lawm_lerobot.importing.assembly  # noqa: F401
+    import lawm_lerobot.importing.publishing  # noqa: F401
+    import lawm_lerobot.importing.run  # noqa: F401
+
+    if not hasattr(os, "sched_setaffinity"):
+        yield min(2, os.cpu_count() or 1)
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(cores)[:2]))
+    try:
+        yield len(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def bench_import(
     videos: dict[str, tuple[int, int]] | None = None, rounds: int = 3, workers: int = 2
 ) -> dict[str, Any]:
@@ -90,46 +115,32 @@ def bench_import(
         ratio over the rounds, and `decoding_cpu_s`, the time of the importer's decoder alone. Start-up of the workers is
         counted; importing LeRobot is not, for either.
     """
-    # Before the clock runs.
-    import lerobot.datasets.lerobot_dataset  # noqa: F401
-
-    import lawm_lerobot.importing.assembly  # noqa: F401
-    import lawm_lerobot.importing.publishing  # noqa: F401
-    import lawm_lerobot.importing.run  # noqa: F401
     from tools.speed.timing import ratio
 
     videos = videos or {"short_webm": (80, 4), "camera_480p": (40, 8), "phone_720p": (40, 8)}
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    two = set(sorted(cores)[:2])
-    report: dict[str, Any] = {"cores": len(two), "workers": workers, "fps": FPS, "size": SIZE, "kinds": {}}
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, two)
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            for kind, (count, seconds) in videos.items():
-                folder = Path(place) / kind / "videos"
-                frames = write_videos(folder, kind, count, seconds)
-                every = [one_round(folder, Path(place) / kind / str(turn), workers) for turn in range(rounds)]
-                median = {key: float(np.median([found[key] for found in every])) for key in every[0]}
-                report["kinds"][kind] = {
-                    "source_frames": frames,
-                    "episodes": count,
-                    **{key: round(value, 2) for key, value in median.items()},
-                    "decoding_cpu_s": round(decoding_cpu_s(folder), 2),
-                    "import_frames_per_s": round(frames / median["import_s"]),
-                    "lerobot_loop_frames_per_s": round(frames / median["lerobot_loop_s"]),
-                    "times_faster": ratio(
-                        [found["lerobot_loop_s"] for found in every], [found["import_s"] for found in every]
-                    ),
-                }
-    finally:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, cores)
+    report: dict[str, Any] = {"workers": workers, "fps": FPS, "size": SIZE, "kinds": {}}
+    with on_two_cores() as report["cores"], tempfile.TemporaryDirectory() as place:
+        for kind, (count, seconds) in videos.items():
+            folder = Path(place) / kind / "videos"
+            frames = write_videos(folder, kind, count, seconds)
+            every = [one_round(folder, Path(place) / kind / str(turn), workers) for turn in range(rounds)]
+            median = {key: float(np.median([found[key] for found in every])) for key in every[0]}
+            report["kinds"][kind] = {
+                "source_frames": frames,
+                "episodes": count,
+                **{key: round(value, 2) for key, value in median.items()},
+                "decoding_cpu_s": round(decoding_cpu_s(folder), 2),
+                "import_frames_per_s": round(frames / median["import_s"]),
+                "lerobot_loop_frames_per_s": round(frames / median["lerobot_loop_s"]),
+                "times_faster": ratio(
+                    [found["lerobot_loop_s"] for found in every], [found["import_s"] for found in every]
+                ),
+            }
     return report
 
 
-def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
-    """Wall and processor seconds of importing a folder of videos, and of LeRobot's loop over it.
+def import_folder(videos: Path, root: Path, workers: int) -> dict[str, float]:
+    """Wall and processor seconds of importing a folder of videos into the dataset ``root``.
 
     Raises:
         RuntimeError: If a video is left out.
@@ -138,56 +149,66 @@ def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
     from lawm_lerobot.importing.run import run_import
     from lawm_lerobot.importing.sources import FolderSource
 
-    config = ImportConfig(
-        repo_id="bench/import",
-        root=place / "import",
-        source=FolderSource(path=videos),
-        fps=FPS,
-        size=str(SIZE),
-        workers=workers,
-    )
+    source = FolderSource(path=videos)
+    config = ImportConfig("bench/import", root, source, fps=FPS, size=str(SIZE), workers=workers)
     start, before = time.perf_counter(), cpu_seconds()
     with contextlib.redirect_stdout(io.StringIO()):
         summary = run_import(config)
-    ours, ours_cpu = time.perf_counter() - start, cpu_seconds() - before
+    seconds = {"s": time.perf_counter() - start, "cpu_s": cpu_seconds() - before}
     if summary.episodes != len(list(videos.iterdir())):
         raise RuntimeError(f"{summary.episodes} episodes came of {len(list(videos.iterdir()))} videos.")
+    return seconds
+
+
+def one_round(videos: Path, place: Path, workers: int) -> dict[str, float]:
+    """Wall and processor seconds of importing a folder of videos, and of LeRobot's loop over it."""
+    ours = import_folder(videos, place / "import", workers)
     start, before = time.perf_counter(), cpu_seconds()
     lerobot_loop(videos, place / "loop")
     return {
-        "import_s": ours,
-        "import_cpu_s": ours_cpu,
+        "import_s": ours["s"],
+        "import_cpu_s": ours["cpu_s"],
         "lerobot_loop_s": time.perf_counter() - start,
         "lerobot_loop_cpu_s": cpu_seconds() - before,
     }
 
 
 def decoding_cpu_s(videos: Path) -> float:
-    """Processor seconds of decoding every frame of a folder of videos as the importer does, and doing nothing with it."""
+    """Processor seconds of decoding a folder of videos as the importer does, and doing nothing with the frames."""
     from lawm_lerobot.importing.fitting import PictureMaker
     from lawm_lerobot.importing.footage.base import Reading
     from lawm_lerobot.importing.footage.video import VideoFile
 
     start = time.process_time()
     for path in sorted(videos.iterdir()):
-        for _ in VideoFile(str(path)).frames(Reading(0.0, None), PictureMaker(SIZE, SIZE, "crop")):
+        for _ in VideoFile(str(path)).frames(Reading(0.0, None, fps=FPS), PictureMaker(SIZE, SIZE, "crop")):
             pass
     return time.process_time() - start
 
 
 def import_section(quick: bool, device: str) -> dict[str, Any]:
-    """The section `import` of the speed report, which uses no GPU.
+    """The section `import` of the speed report, which uses no GPU; against FFmpeg's command where there is one.
 
-    `bench_import` runs as a program of its own: the importer's workers import its main module, and not the bench's, which
-    imports torch.
+    The measurements run as programs of their own: the importer's workers import their main module, and not the bench's,
+    which imports torch.
     """
-    command = [sys.executable, "-m", "tools.speed.importing", *(["--quick"] if quick else [])]
-    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
-    ratios = [
+    from tools.speed.against_ffmpeg import ffmpeg_rows, find_ffmpeg
+
+    def report_of(module: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", module, *(["--quick"] if quick else [])]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+    report = report_of("tools.speed.importing")
+    report["ratios"] = [
         row(f"{kind}: times as fast as LeRobot's loop", found["times_faster"], target=4, at_most=False)
         for kind, found in report["kinds"].items()
     ]
-    return {**report, "ratios": ratios}
+    if find_ffmpeg() is None:
+        print("No FFmpeg is installed: the import is not measured against its command.", file=sys.stderr)
+        return report
+    report["against_ffmpeg"] = report_of("tools.speed.against_ffmpeg")
+    report["ratios"] += ffmpeg_rows(report["against_ffmpeg"])
+    return report
 
 
 def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> list[dict[str, Any]]:
@@ -222,7 +243,7 @@ def bench_codecs(sizes: tuple[int, ...] = (96, 128, 224), repeats: int = 40) -> 
     entries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         for size in sizes:
-            images = scene(1, 300, size, size)
+            images = list(scene(1, 300, size, size))
             for name, config in candidates.items():
                 path = Path(place) / f"{size}-{len(entries)}.mp4"
                 options = config.get_codec_options(encoder_threads=1, as_strings=True)

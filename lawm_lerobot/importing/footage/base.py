@@ -50,6 +50,8 @@ class Reading:
     """One pass over a stretch of footage: first what is asked for, then what the pass has learned besides the pictures.
 
     Args:
+        fps: Number of pictures per second, from `start_s` on, that will be asked for; None if it may be any.
+        device: Hardware that decodes, as FFmpeg names it; None for the processor.
         origin: Presentation time of the footage's first frame.
         track: Number of the video track, as its probe found it.
         shown_to_s: Time at which the last decoded frame stops being shown.
@@ -65,6 +67,8 @@ class Reading:
     end_s: float | None
     origin: Fraction = Fraction(0)
     track: int | None = None
+    fps: int | None = None
+    device: str | None = None
     shown_to_s: float = 0.0
     frames: int = 0
     sampled: int = 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import av.error
+from av.codec.hwaccel import HWAccel
 
 from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
 
@@ -151,8 +152,11 @@ def _bytes_of_number(head: bytes) -> int:
     return 9 - head[0].bit_length() if head else 9
 
 
-def open_video(path: str) -> Any:
-    """Open `path` with the demuxer its bytes call for, local files only. The caller closes it."""
+def open_video(path: str, device: str | None = None) -> Any:
+    """Open `path` with the demuxer its bytes call for, local files only, to be decoded by `device` if it takes the codec.
+
+    The caller closes it.
+    """
     demuxer = sniff_container(path)
     # PyAV encodes names as UTF-8; a name that is not UTF-8 is passed as an open file instead.
     try:
@@ -160,7 +164,10 @@ def open_video(path: str) -> Any:
         target: Any = os.path.abspath(path)
     except UnicodeEncodeError:
         target = io.FileIO(path)
+    hardware = None if device is None else HWAccel(device)
     try:
-        return av.open(target, format=demuxer, container_options=LOCAL_FILES)
+        return av.open(target, format=demuxer, container_options=LOCAL_FILES, hwaccel=hardware)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if device is not None:
+            return open_video(path)  # the device may be busy, and the file as good as any
         raise UnreadableVideoError(Reason.CANNOT_BE_OPENED, error_text(error)) from error

@@ -10,12 +10,11 @@ joined end to end, the clock goes on from there.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -23,17 +22,19 @@ from typing import Any, ClassVar
 
 import av
 import av.error
+import numpy as np
 
 from lawm_lerobot.importing.fitting import PictureMaker
 from lawm_lerobot.importing.footage.base import GAP_S, Footage, Probe, Reading, ShownPicture
 from lawm_lerobot.importing.footage.containers import open_video, outline, sniff_container
-from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError, error_text
+from lawm_lerobot.importing.footage.decoding import BACK_S, decoded
+from lawm_lerobot.importing.footage.hardware import first_orientation, is_on_hardware, restore_colours
+from lawm_lerobot.importing.reasons import Reason, UnreadableVideoError
 
 # A frame larger than this is a wrong or hostile claim, not a camera (16K x 16K is 256 megapixels).
 MAX_PIXELS = 16384 * 16384
-MAX_FAILURES = 200  # packets in a row; nothing but garbage follows
 INDEXED = ("mov", "matroska", "avi")  # containers in which a time can be looked up
-BACK_S = 0.5  # frames out of order by less are dropped one by one; more is a clock that starts again
+ROUNDING_S = 1e-7  # more than the rounding of times in floating point
 MAX_UNPROVEN_PACKETS = 2000  # a track that shows no second picture among so many of the file does not move
 # Video of fewer bytes per second than this has a wrong length, more likely than not, and is small enough to be measured.
 MIN_BYTES_PER_S = 2000.0
@@ -45,6 +46,7 @@ class VideoFile(Footage):
 
     is_stream: ClassVar[bool] = True
     takes_depth: ClassVar[bool] = False
+    needs_every: ClassVar[bool] = False  # of its pictures, or only those shown at the times that are read
 
     def probe(self) -> Probe:
         with open_video(self.path) as container:
@@ -60,7 +62,7 @@ class VideoFile(Footage):
             errors: list[str] = []
             times: list[Fraction] = []
             frames = 0
-            for frame, stamp, _ in _decoded(container, stream, errors):
+            for frame, stamp, _ in decoded(container, stream, errors):
                 _check_size(frame.width, frame.height)
                 frames += 1
                 if stamp is not None:
@@ -162,26 +164,21 @@ class VideoFile(Footage):
         return end < probe.claimed_s - 1.0 and not claims_too_much
 
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
-        for time, frame, aspect in self._timed_frames(reading.start_s, reading):
-            yield time, None if frame is None else partial(maker.from_frame, frame, aspect)
+        return self._shown_from(reading.start_s, reading, maker)
 
-    def _timed_frames(self, start_s: float, reading: Reading) -> Iterator[tuple[float, Any, Fraction]]:
+    def _shown_from(self, start_s: float, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
         """Decode the frames that are shown from `start_s` on, after the one already shown then.
 
-        Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time. None in
-        its place is a cut.
+        Frames before `start_s` may come first; whoever resamples passes over them. One frame is held at a time.
         """
         reading.errors, reading.jumps = [], []
-        with open_video(self.path) as container:
+        with open_video(self.path, reading.device) as container:
             track = reading.track if reading.track is not None else self._choose_track(container)[0]
             stream = container.streams[track]
             stream.thread_type = "NONE"  # parallel over files, not within one; a thread's queue holds frames
             if start_s > 1.0:
                 _seek(container, stream, start_s + float(reading.origin))
             reading.slack_s = min(max(float(stream.time_base) / 2, 1e-6), 5e-4)
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            if not 0.1 < aspect < 10:
-                aspect = Fraction(1)
             step = _step(stream)
             longest, usual = _longest(step), min(step, GAP_S)
             ticks = Fraction(stream.time_base)
@@ -189,24 +186,25 @@ class VideoFile(Footage):
             last, joined_s, lasts = -1.0, 0.0, 0.0
             first = True
             begins = outline(self.path).begins if container.format.name == "avi" else ()
-            for frame, stamp, is_new in _decoded(container, stream, reading.errors, begins):
-                if stamp is None:
-                    time = max(0.0, last + step)
-                else:
-                    # Whole ticks are exact in floating point; the division is the only rounding.
-                    time = (stamp - shift) * ticks.numerator / ticks.denominator + joined_s
+            make = self._maker_of(stream, maker)
+
+            def seconds(stamp: int) -> float:
+                # Whole ticks are exact in floating point; the division is the only rounding.
+                return (stamp - shift) * ticks.numerator / ticks.denominator
+
+            seen = None if self.needs_every else partial(_will_be_asked_for, reading, seconds)
+            for frame, stamp, is_new in decoded(container, stream, reading.errors, begins, seen):
+                time = max(0.0, last + step) if stamp is None else seconds(stamp) + joined_s
                 if first and time > start_s + step and start_s > 1.0:
                     # The index was wrong and the seek landed too late: read from the beginning instead.
                     container.close()
-                    yield from self._timed_frames(0.0, reading)
+                    yield from self._shown_from(0.0, reading, maker)
                     return
                 if 0 < time <= reading.start_s + reading.slack_s:
                     reading.errors.clear()  # what is damaged before the stretch is not of it
                 if not first and (is_new or time - last > longest or last - time > BACK_S):
-                    way, by = ("forward", time - last) if time > last else ("back", last - time)
-                    jump = "another recording begins" if is_new else f"{way} by {by:.2f} s"
-                    reading.jumps.append(f"{jump} after {last:.2f} s")
-                    yield reading.shown_to_s, None, aspect
+                    reading.jumps.append(_jump(last, time, is_new))
+                    yield reading.shown_to_s, None
                     if time < last:
                         joined_s += reading.shown_to_s - time
                         time = reading.shown_to_s
@@ -221,9 +219,30 @@ class VideoFile(Footage):
                 reading.shown_to_s = time + (lasts if lasts <= longest else usual)
                 if reading.end_s is not None and time >= reading.end_s:
                     return
-                yield time, frame, aspect
-            if lasts > longest:
+                yield time, make(frame)
+            if first and (start_s > 1.0 or reading.device is not None):
+                # The seek landed behind the last picture that the others are made from, or the device gives none.
+                reading.device = None
+                yield from self._shown_from(0.0, reading, maker)
+            elif lasts > longest:
                 reading.jumps.append(f"the last picture stands for {lasts:.2f} s")
+
+    def _maker_of(self, stream: Any, maker: PictureMaker) -> Callable[[Any], Callable[[], np.ndarray]]:
+        """The function that gives a frame of the stream its `maker`, with what the frame itself does not say."""
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        if not 0.1 < aspect < 10:
+            aspect = Fraction(1)
+        context, orientation = stream.codec_context, None
+        if is_on_hardware(context):
+            with open_video(self.path) as in_software:
+                orientation = first_orientation(in_software, stream.index)
+
+        def make(frame: Any) -> Callable[[], np.ndarray]:
+            if orientation is not None:
+                restore_colours(frame, context)
+            return partial(maker.from_frame, frame, aspect, context.color_trc, orientation)
+
+        return make
 
 
 @dataclass(frozen=True)
@@ -241,6 +260,7 @@ class DatasetVideo(VideoFile):
     tolerance_s: float | None = None
 
     takes_depth: ClassVar[bool] = True
+    needs_every: ClassVar[bool] = True
 
     def probe(self) -> Probe:
         return replace(super().probe(), origin="0", notes=[])
@@ -248,14 +268,14 @@ class DatasetVideo(VideoFile):
     def frames(self, reading: Reading, maker: PictureMaker) -> Iterator[ShownPicture]:
         last = -math.inf
         # A frame of the episode may carry a time just before it.
-        for time, frame, aspect in self._timed_frames(reading.start_s - 1 / self.frame_rate, reading):
+        for time, picture in self._shown_from(reading.start_s - 1 / self.frame_rate, reading, maker):
             number = round((time - self.first_s) * self.frame_rate)
             if number > last:
                 last = number
                 due = self.first_s + number / self.frame_rate
-                if frame is not None and number >= 0 and (reading.end_s is None or due < reading.end_s):
+                if picture is not None and number >= 0 and (reading.end_s is None or due < reading.end_s):
                     self._require_near(number, abs(time - due))
-                yield due, None if frame is None else partial(maker.from_frame, frame, aspect)
+                yield due, picture
 
     def _require_near(self, number: int, away_s: float) -> None:
         if self.tolerance_s is not None and away_s >= self.tolerance_s:
@@ -268,6 +288,20 @@ def _seek(container: Any, stream: Any, time_s: float) -> None:
         container.seek(int(time_s / stream.time_base) - 1, stream=stream, backward=True)
     except (av.error.FFmpegError, OSError):
         container.seek(0)
+
+
+def _will_be_asked_for(reading: Reading, seconds: Callable[[int], float], stamp: int, following: int) -> bool:
+    """True if a time that is read lies between those of a picture and of the next one, in ticks."""
+    if reading.fps is None:
+        return True
+    since, until = (seconds(each) - reading.start_s - reading.slack_s for each in (stamp, following))
+    return max(0, math.ceil((since - ROUNDING_S) * reading.fps)) / reading.fps < until + ROUNDING_S
+
+
+def _jump(last: float, time: float, is_new: bool) -> str:
+    way, by = ("forward", time - last) if time > last else ("back", last - time)
+    jump = "another recording begins" if is_new else f"{way} by {by:.2f} s"
+    return f"{jump} after {last:.2f} s"
 
 
 def _step(stream: Any) -> float:
@@ -284,89 +318,3 @@ def _longest(step: float) -> float:
 def _check_size(width: int, height: int) -> None:
     if width <= 0 or height <= 0 or width * height > MAX_PIXELS:
         raise UnreadableVideoError(Reason.IMPOSSIBLE_SIZE, f"{width}x{height}")
-
-
-def _undiscarded(packet: Any, stream: Any) -> list[Any]:
-    """Decode a packet that the mp4 demuxer marks as cut away, since the recording before it was at the same times."""
-    copy = av.Packet(bytes(packet))
-    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-    return stream.codec_context.decode(copy)
-
-
-def _decoded(
-    container: Any, stream: Any, errors: list[str], begins: Sequence[int] = ()
-) -> Iterator[tuple[Any, int | None, bool]]:
-    """Decode packet by packet, so that one damaged packet costs its own frames and not the rest of the file.
-
-    Yields frames with their presentation time in ticks of the stream, None if the container gives none, and whether the
-    frame is the first after one of the bytes `begins`. AVI has no such times: its packets are numbered in coding order,
-    so the k-th frame shown has the k-th smallest of the numbers.
-    """
-    ahead = list(begins)
-    packets = container.demux(stream)
-    failures = 0
-    numbered = container.format.name == "avi"
-    waiting: list[int] = []
-    last: int | None = None
-    joined = is_new = False
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.error.FFmpegError, OSError) as error:
-            errors.append(error_text(error))
-            return
-        passed = sum(packet.pos is not None and packet.pos >= place for place in ahead)
-        del ahead[:passed]
-        if passed or _goes_back(last, packet):
-            # A recording that was joined on begins: the decoder gives out the old one and forgets it.
-            old: list[Any] = []
-            with contextlib.suppress(av.error.FFmpegError):
-                old = stream.codec_context.decode(None)
-            stream.codec_context.flush_buffers()
-            joined = True
-            for frame, stamp in _stamped(old, waiting, errors):
-                yield frame, stamp, is_new
-                is_new = False
-            is_new = is_new or bool(passed)
-        last = last if packet.dts is None else packet.dts
-        if numbered and packet.dts is not None and packet.size:
-            heapq.heappush(waiting, packet.dts)
-        try:
-            frames = _undiscarded(packet, stream) if joined and packet.is_discard else packet.decode()
-            failures = 0
-        except av.error.EOFError:
-            return
-        except (av.error.FFmpegError, ValueError) as error:
-            errors.append(error_text(error))
-            if numbered and packet.dts in waiting:
-                waiting.remove(packet.dts)
-                heapq.heapify(waiting)
-            failures += 1
-            if failures >= MAX_FAILURES:
-                return
-            continue
-        for frame, stamp in _stamped(frames, waiting, errors):
-            yield frame, stamp, is_new
-            is_new = False
-
-
-def _goes_back(last: int | None, packet: Any) -> bool:
-    if last is None or packet.dts is None:
-        return False
-    return bool((last - packet.dts) * packet.time_base > BACK_S)
-
-
-def _stamped(
-    frames: Iterable[Any], waiting: list[int], errors: list[str]
-) -> Iterator[tuple[Any, int | None]]:
-    """Yield decoded frames with their times, the smallest of `waiting` if there are any; damaged ones are errors."""
-    for frame in frames:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        if waiting:
-            stamp = heapq.heappop(waiting)
-        if frame.is_corrupt:
-            errors.append("a picture is damaged")
-        else:
-            yield frame, stamp
