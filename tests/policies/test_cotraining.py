@@ -348,6 +348,10 @@ def test_a_policy_without_state_sees_none_and_exports(
     [
         (["--policy.type=lawm_act", "--policy.state_dropout=1"], "below 1: change --policy.state_dropout"),
         (["--policy.type=lawm_diffusion", "--policy.use_state=false"], "leave out --policy.use_state=false"),
+        (
+            ["--policy.type=lawm_multi_task_dit", "--policy.use_state=false"],
+            "cannot act without observation.state",
+        ),
         (["--policy.type=lawm_pi05", "--policy.state_dropout=0.5"], "leave out --policy.state_dropout"),
         (["--policy.type=lawm_act", "--policy.video.root=x"], "add --policy.video.repo_id"),
         (

@@ -84,11 +84,11 @@ class PretrainingPolicy(CheckpointedPolicy):
         raise NotImplementedError
 
     def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Complete a batch before the wrapped policy gets it: without a state, by one of width 0.
+        """Complete a batch before the wrapped policy gets it: one that takes no state gets one of width 0.
 
         LeRobot's policies read the device or the shape of ``observation.state`` even where its numbers are unused.
         """
-        if OBS_STATE in batch or not self.cameras:
+        if (OBS_STATE in batch and self.config.robot_state_feature is not None) or not self.cameras:
             return batch
         image = batch[self.cameras[0]]  # (B,[n],C,h,w)
         return {**batch, OBS_STATE: image.new_zeros(*image.shape[:-3], 0)}  # (B,[n],0)

@@ -17,6 +17,7 @@ class LawmMultiTaskDiTConfig(LawmConfig, MultiTaskDiTConfig):
     """LeRobot's multi-task DiT with LAWM pretraining: every field of `MultiTaskDiTConfig` and of `LawmConfig`."""
 
     plain_class: ClassVar[type[PreTrainedConfig]] = MultiTaskDiTConfig
+    needs_state: ClassVar[bool] = True  # LeRobot's own reads it, and whatever width it has
 
     def chunk_overrides(self) -> dict[str, Any]:
         # The chunk starts at the oldest observation: the present keeps its slot in both stages, and the past is
