@@ -128,12 +128,15 @@ def test_frames_that_are_written_three_times(tmp_path: Path) -> None:
 def test_episodes_that_look_alike_and_a_part_of_the_frames(tmp_path: Path) -> None:
     episodes = [film(square_path(SECONDS, 10, seed), seed) for seed in (0, 1)]
     again = film(square_path(SECONDS, 10, 0), 0, noise=3)
-    alike = write_episodes(tmp_path / "alike", pictures(*episodes, again), 10)
+    other_end = square_path(SECONDS, 10, 1)
+    other_end[20:] = 1 - other_end[20:]
+    alike = write_episodes(tmp_path / "alike", pictures(*episodes, again, film(other_end, 1)), 10)
     look(alike, tmp_path / "report", "--frames=60")
     found = report_of(tmp_path / "report")
     assert found["verdict"] == "duplicates"
-    assert "such as 2 like 0" in found["findings"]["duplicates"]
-    assert (found["contents"]["frames"], found["contents"]["frames_read"]) == (99, 33)
+    assert "1 look like an earlier one" in found["findings"]["duplicates"]
+    assert "such as 2 like 0." in found["findings"]["duplicates"]
+    assert (found["contents"]["frames"], found["contents"]["frames_read"]) == (132, 33)
 
 
 def test_stretches_hold_every_frame_once_or_are_spread() -> None:
@@ -239,6 +242,9 @@ def test_what_is_clipped_and_what_is_not() -> None:
     # At home for a quarter of the time, at the end of its range, but with all else at rest.
     home = np.concatenate([np.zeros((100, 2)), np.abs(np.cumsum(rng.normal(size=(300, 2)), 0))])
     assert max(clipped_shares(home, [400])) < 0.05
+    # What differs from one episode to the next does not move.
+    held = np.array([[0, 1], [1, 0], [0.5, 0.5], [0.2, 0.3]]).repeat(10, axis=0)
+    assert clipped_shares(held, [10, 20, 30, 40]) == [0, 0]
 
 
 def test_dimensions_that_never_move_beside_others() -> None:
