@@ -43,6 +43,7 @@ POLICY = [
     "--policy.n_encoder_layers=2",
     "--policy.use_vae=false",
 ]
+STRIDE = "--policy.latent_action.stride=4"  # 0.05 s: Meta-World's tasks are over after one second
 FINETUNING = [
     "--policy.stage=finetune",
     "--policy.chunk_size=16",
@@ -181,7 +182,7 @@ class Demo:
             self.record("corpus", CORPUS_TASKS, cfg.corpus_episodes, 20000, *unlabelled),
             self.record("demonstrations", TASK, labelled, 10000),
         )
-        pretraining = ["--policy.type=lawm_act", *POLICY, "--policy.stage=pretrain"]
+        pretraining = ["--policy.type=lawm_act", *POLICY, "--policy.stage=pretrain", STRIDE]
         self.run(self.train("pretrained", "corpus", cfg.pretraining_steps, 2, *pretraining))
         from_pretrained = [f"--policy.path={self.checkpoint('pretrained')}", *FINETUNING, *held_out]
         from_scratch = ["--policy.type=lawm_act", *POLICY, *FINETUNING, *held_out]

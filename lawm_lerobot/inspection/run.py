@@ -15,6 +15,8 @@ from lerobot.utils.import_utils import register_third_party_plugins
 import lawm_lerobot
 from lawm_lerobot.files import written_aside
 from lawm_lerobot.inspection import looking
+from lawm_lerobot.inspection.dataset import verdict as dataset_verdict
+from lawm_lerobot.inspection.dataset.report import inspect_data
 from lawm_lerobot.inspection.metrics import Metrics, measure
 from lawm_lerobot.inspection.policy_report import inspect_policy, load_policy
 from lawm_lerobot.inspection.report import REPORT, write_report
@@ -59,10 +61,10 @@ class InspectConfig:
         dataset: The dataset to look at; best one that was not pretrained on.
         output_dir: The directory of the report; it must not exist yet, or be empty.
         policy: Give ``--policy.path=<directory or Hub id>``, a ``lawm_*`` pretraining checkpoint or any LeRobot policy
-            with actions.
+            with actions. Without it the report is on the dataset itself.
         clips: The number of clips, spaced evenly over the dataset, of a pretraining checkpoint's report; 256 by default.
-        frames: The number of frames, spaced evenly over the dataset, of the report on a policy with actions; 64 by
-            default.
+        frames: The number of frames, spaced evenly over the dataset, of the report on a policy with actions, 64 by
+            default; of all cameras together in the report on a dataset, 4000 by default.
         require: The verdict that must be reached, or a better one, for the exit code to be 0.
         seed: The seed of the shuffles, of the baselines with random weights, and of the probes' splits; of a policy
             with actions that of the pairs of frames and of its noise.
@@ -85,7 +87,7 @@ class InspectConfig:
             number = getattr(self, name)
             if number is not None and number < 2:
                 raise ParsingError(f"{name} is {number}, expected at least 2: change --{name}.")
-        known_verdict(self.require, (*VERDICTS, *looking.VERDICTS))
+        known_verdict(self.require, (*VERDICTS, *looking.VERDICTS, *dataset_verdict.VERDICTS))
         if self.display not in (None, RERUN):
             raise ParsingError(f"display is {self.display!r}, expected {RERUN!r}: change --display.")
 
@@ -106,15 +108,12 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
         ParsingError: If a flag is of the other kind of checkpoint.
         ValueError: If checkpoint and dataset do not fit, or the verdict is worse than the required one.
     """
-    output_dir = config.output_dir
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(
-            f"{output_dir} exists and is not empty, expected a new directory: change --output_dir."
-        )
+    _require_new(config.output_dir)
     register_third_party_plugins()
     saved = read_config(_existing(path), [flag for flag in overrides if "pretrained_revision" in flag])
     pretraining = isinstance(saved, LawmConfig) and saved.pretraining
-    _refuse_flags(config, path, pretraining)
+    kind = "a pretraining checkpoint" if pretraining else "a policy with actions"
+    _refuse_flags(config, f"{path} is {kind}", ["frames"] if pretraining else ["clips", "display"])
     order = VERDICTS if pretraining else looking.VERDICTS
     required = known_verdict(config.require, order)
     if config.display == RERUN:
@@ -129,11 +128,39 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
     require_verdict(verdict, required, order)
 
 
-def _refuse_flags(config: InspectConfig, path: str, pretraining: bool) -> None:
-    kind = "a pretraining checkpoint" if pretraining else "a policy with actions"
-    for name in ["frames"] if pretraining else ["clips", "display"]:
+def inspect_dataset(config: InspectConfig) -> None:
+    """Look at a dataset without any policy, and write the report.
+
+    Raises:
+        OSError: If there is no such dataset, or ``output_dir`` holds something.
+        ParsingError: If a flag is of a policy.
+        ValueError: If the dataset cannot be read, or the verdict is worse than the required one.
+    """
+    _require_new(config.output_dir)
+    if config.policy is not None:
+        raise ParsingError(
+            "--policy flags were given without a checkpoint, expected --policy.path=<directory or Hub id>: give it, or leave "
+            "all of them out to look at the dataset itself."
+        )
+    _refuse_flags(config, "Without --policy.path it is a look at the dataset", ["clips", "display"])
+    order = dataset_verdict.VERDICTS
+    required = known_verdict(config.require, order)
+    repo_id, root = _metadata(config.dataset).repo_id, config.dataset.root
+    found = inspect_data(repo_id, root, config.output_dir, config.frames, config.tolerance_s)
+    require_verdict(found.verdict, required, order)
+
+
+def _require_new(output_dir: Path) -> None:
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(
+            f"{output_dir} exists and is not empty, expected a new directory: change --output_dir."
+        )
+
+
+def _refuse_flags(config: InspectConfig, why: str, names: Sequence[str]) -> None:
+    for name in names:
         if getattr(config, name) is not None:
-            raise ParsingError(f"{path} is {kind}, for which --{name} means nothing: leave it out.")
+            raise ParsingError(f"{why}, for which --{name} means nothing: leave it out.")
 
 
 def _inspect_policy(config: InspectConfig, path: str, overrides: list[str]) -> str:

@@ -229,5 +229,5 @@ def known_verdict(name: str | None, order: tuple[str, ...]) -> str | None:
         return None
     raise ParsingError(
         f"require is {name!r}, expected one of {', '.join(v.replace(' ', '_') for v in order)} for this kind of "
-        "checkpoint: change --require."
+        "report: change --require."
     )

@@ -140,13 +140,19 @@ class EpisodeReader:
     def task(self, episode: int) -> str:
         return str(self.meta.episodes[episode]["tasks"][0])
 
-    def frames(self, episode: int, camera: str, size: tuple[int, int] | None = None) -> Tensor:
-        """(frames,C,h,w) uint8 of one camera, resized to `size` (h,w) as pretraining resizes its clips."""
+    def frames(
+        self, episode: int, camera: str, size: tuple[int, int] | None = None, span: range | None = None
+    ) -> Tensor:
+        """(frames,C,h,w) uint8 of one camera, resized to `size` (h,w) as pretraining resizes its clips.
+
+        All frames of the episode, or those of a `span` of neighbouring ones, counted from 0.
+        """
         first, end = self._rows[episode]
+        span = range(end - first) if span is None else span
         parts = []
-        for start in range(first, end, DECODED_AT_ONCE):
-            stop = min(start + DECODED_AT_ONCE, end)
-            images = self._decode(episode, camera, start - first, stop - first, first)
+        for start in range(span.start, span.stop, DECODED_AT_ONCE):
+            stop = min(start + DECODED_AT_ONCE, span.stop)
+            images = self._decode(episode, camera, start, stop, first)
             parts.append(images if size is None else resize_frames(images, size))
         return torch.cat(parts)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 # Raised for a value out of range. The text of a ValueError would be lost on the command line: draccus puts
 # "Couldn't instantiate class" in its place.
@@ -22,6 +24,27 @@ NONE = "none"
 VQ = "vq"
 FSQ = "fsq"
 QUANTIZERS = (NONE, VQ, FSQ)
+#: The shortest time between two frames of a clip that is common in the literature on latent actions.
+DEFAULT_STRIDE = "0.4s"
+
+# Whole frames, as soon as a dataset is known: whoever computes with it comes after `LatentActionConfig.settle`.
+if TYPE_CHECKING:
+    Stride = Any
+else:
+    Stride = int | str
+
+
+def stride_frames(stride: int | str, fps: float) -> int:
+    """Count the dataset frames of a stride: those nearest to its seconds at this frame rate, at least one."""
+    return stride if isinstance(stride, int) else max(1, round(_seconds(stride) * fps))
+
+
+def _seconds(stride: str) -> float:
+    """Read the seconds of ``0.4s``; NaN if it is something else."""
+    try:
+        return float(stride.removesuffix("s")) if stride.endswith("s") else math.nan
+    except ValueError:
+        return math.nan
 
 
 @dataclass
@@ -35,7 +58,8 @@ class LatentActionConfig:
             ``both``: the sum of the two.
         dim: Z. Small on purpose: the latent must not be able to copy the frame.
         horizon: H, the latent actions in a chunk. A clip has T = H + 1 frames.
-        stride: Dataset frames between two frames of a clip.
+        stride: Dataset frames between two frames of a clip, or the seconds between them with an ``s`` behind, which
+            pretraining turns into the nearest number of frames at its dataset's rate.
         noise: Standard deviation of the Gaussian noise added to the (unit-variance) latents on their way
             into the world model, in training only. It limits what a latent can carry to
             0.5 * log(1 + 1 / noise^2) nats per dimension.
@@ -58,7 +82,7 @@ class LatentActionConfig:
     source: str = INVERSE_DYNAMICS
     dim: int = 8
     horizon: int = 8
-    stride: int = 4
+    stride: Stride = DEFAULT_STRIDE
     noise: float = 0.1
     imitation_weight: float = 1.0
     unshifted_targets: bool = True
@@ -76,8 +100,15 @@ class LatentActionConfig:
                 f"latent_action.source is {self.source!r}, expected one of {', '.join(SOURCES)}: "
                 "change --policy.latent_action.source."
             )
-        lowest_values = {"dim": 1, "horizon": 1, "stride": 1, "noise": 0, "imitation_weight": 0, "codes": 1}
+        if isinstance(self.stride, str) and not 0 < _seconds(self.stride) < math.inf:
+            raise ParsingError(
+                f"latent_action.stride is {self.stride!r}, expected a whole number of frames, or seconds with an s behind "
+                f"({DEFAULT_STRIDE}): change --policy.latent_action.stride."
+            )
+        lowest_values = {"dim": 1, "horizon": 1, "noise": 0, "imitation_weight": 0, "codes": 1}
         lowest_values |= {"codebook_size": 2, "commitment_weight": 0, "proprio_weight": 0}
+        if not isinstance(self.stride, str):
+            lowest_values["stride"] = 1
         for name, lowest in lowest_values.items():
             value = getattr(self, name)
             if not value >= lowest:  # Written so that NaN is refused too.
@@ -115,3 +146,7 @@ class LatentActionConfig:
     def levels_of_each(self) -> list[int]:
         """The levels of each of the Z numbers."""
         return self.levels * self.dim if len(self.levels) == 1 else self.levels
+
+    def settle(self, fps: float) -> None:
+        """Write a stride in seconds as the frames that it is at a dataset's rate."""
+        self.stride = stride_frames(self.stride, fps)

@@ -1,5 +1,6 @@
-"""``lawm-inspect``: what a pretraining checkpoint has learned, or how much a policy looks, with pictures and a verdict.
+"""``lawm-inspect``: what is in a dataset, what a pretraining checkpoint has learned, or how much a policy looks.
 
+lawm-inspect --dataset.repo_id=me/video --output_dir=outputs/dataset
 lawm-inspect --policy.path=outputs/pretrained/checkpoints/last/pretrained_model --dataset.repo_id=me/video \
     --output_dir=outputs/inspection
 """
@@ -8,18 +9,17 @@ import sys
 
 from lerobot.utils.utils import init_logging
 
-from lawm_lerobot.inspection.run import InspectConfig, inspect_checkpoint
-from lawm_lerobot.scripts.command import UsageError, policy_path, run_command
+from lawm_lerobot.inspection.run import InspectConfig, inspect_checkpoint, inspect_dataset
+from lawm_lerobot.scripts.command import policy_path, run_command
 
 
 def inspect(config: InspectConfig) -> None:
-    """Inspect the checkpoint ``--policy.path``."""
+    """Inspect the checkpoint ``--policy.path``, or the dataset if there is none."""
     policy = policy_path()
     if policy.path is None:
-        raise UsageError(
-            "No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint, or any policy with actions>."
-        )
-    inspect_checkpoint(config, policy.path, policy.overrides)
+        inspect_dataset(config)
+    else:
+        inspect_checkpoint(config, policy.path, policy.overrides)
 
 
 def main() -> int:

@@ -46,6 +46,13 @@ def test_benchmark_presets_can_be_planned(preset: str) -> None:
     runs = cell_runs(cfg)
     assert {run.cell.arm for run in runs} == set(cfg.arms)
     assert len({run.key for run in runs}) > len(cfg.seeds)
+    strides = {
+        [flag for flag in command.arguments if "latent_action.stride" in flag][-1]
+        for command in unique_commands(runs)
+        if "--policy.stage=pretrain" in command.arguments
+    }
+    assert strides <= {"--policy.latent_action.stride=" + ("2" if preset == "smoke" else "4")}
+    assert strides or preset == "gate"
     if preset == "gpu":  # ends within 25 minutes, in commands that a queue of short jobs takes
         commands = unique_commands(runs)
         assert sum(command.seconds for command in commands) / cfg.workers < 25 * 60

@@ -36,7 +36,7 @@ RUN = {
     DOCS / "training.md": ["install", "cotrain"],
     DOCS / "importing.md": ["dry run"],
     DOCS / "labels.md": ["read-out", "label"],
-    DOCS / "inspect.md": ["inspect", "looking"],
+    DOCS / "inspect.md": ["inspect", "dataset", "looking"],
     DOCS / "benchmark.md": ["dry run", "run"],
 }
 BIN = Path(sys.executable).parent
@@ -110,6 +110,11 @@ def test_an_import_can_be_tried(folder: Path) -> None:
     assert words != command(DOCS / "importing.md", "dry run")
     run(words, folder)
     assert not (folder / "data" / "tried").exists()
+
+
+def test_a_dataset_is_looked_at(folder: Path) -> None:
+    run(command(DOCS / "inspect.md", "dataset"), folder)
+    assert (folder / "outputs" / "dataset" / "dataset.md").is_file()
 
 
 def test_a_checkpoint_is_inspected(folder: Path) -> None:

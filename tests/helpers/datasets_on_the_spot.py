@@ -19,6 +19,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lawm_lerobot.labels.episodes import EpisodeReader
 
 FPS = 10
+QUICK_ENCODER = RGBEncoderConfig(vcodec="h264", g=2, crf=18, preset="ultrafast")
 
 
 def make_dataset(
@@ -61,7 +62,7 @@ def make_dataset(
         features=features,
         root=root,
         use_videos=video,
-        rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2, crf=18, preset="ultrafast"),
+        rgb_encoder=QUICK_ENCODER,
     )
     rng, scrambler = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     for episode, length in enumerate(lengths):
@@ -146,3 +147,49 @@ def delay_pictures(root: Path, seconds: float) -> Path:
             table = table.set_column(index, name, pc.add(table[name], seconds))
     pq.write_table(table, file)
     return root
+
+
+def write_episodes(
+    root: Path, episodes: Sequence[dict[str, np.ndarray]], fps: int, video: bool = True
+) -> Path:
+    """Write a dataset of given pictures ``top`` (n,h,w,3) and, as they have any, ``state`` and ``action`` (n,D)."""
+    keys = {"top": "observation.images.top", "state": "observation.state", "action": "action"}
+    features: dict[str, dict] = {}
+    for name, values in episodes[0].items():
+        names = (
+            ["height", "width", "channels"]
+            if name == "top"
+            else [f"joint_{i}" for i in range(values.shape[1])]
+        )
+        kind = ("video" if video else "image") if name == "top" else "float32"
+        features[keys[name]] = {"dtype": kind, "shape": values.shape[1:], "names": names}
+    dataset = LeRobotDataset.create(
+        f"test/{root.name}", fps, features, root=root, use_videos=video, rgb_encoder=QUICK_ENCODER
+    )
+    for episode in episodes:
+        for index in range(len(episode["top"])):
+            frame = {keys[name]: values[index] for name, values in episode.items()}
+            dataset.add_frame({"task": "push the square", **frame})
+        dataset.save_episode()
+    dataset.finalize()
+    return root
+
+
+def square_path(seconds: float, fps: int, seed: int) -> np.ndarray:
+    """(n,2): a slow, smooth way of the square, the same one at every frame rate, as shares of the table."""
+    rng = np.random.default_rng(seed)
+    phase, frequency = rng.uniform(0, 6, 2), rng.uniform(0.06, 0.12, 2)
+    times = np.arange(round(seconds * fps))[:, None] / fps
+    return 0.5 + 0.45 * np.sin(2 * np.pi * frequency * times + phase)
+
+
+def film(path: np.ndarray, seed: int, size: int = 64, noise: float = 2) -> np.ndarray:
+    """(n,size,size,3) uint8: a bright square on its way (n,2) over a table, with the noise of a camera."""
+    rng, side = np.random.default_rng(seed), size // 5
+    table = np.kron(rng.integers(50, 110, (size // 8, size // 8, 3)), np.ones((8, 8, 1)))
+    corner = path[..., None] * (size - side)  # (n,2,1)
+    pixels = np.arange(size)
+    covered = np.clip(np.minimum(pixels + 1, corner + side) - np.maximum(pixels, corner), 0, 1)  # (n,2,size)
+    square = (covered[:, 0, :, None] * covered[:, 1, None, :])[..., None]  # (n,size,size,1)
+    pictures = table * (1 - square) + np.array([230, 200, 40]) * square
+    return np.clip(pictures + rng.normal(0, noise, pictures.shape), 0, 255).astype(np.uint8)

@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 from helpers.datasets_on_the_spot import delay_pictures, make_dataset
 from helpers.inspecting import run_inspect
-from helpers.training import run_command
 from lerobot.utils import import_utils
 
 from lawm_lerobot.inspection import report
 from lawm_lerobot.inspection.sample import check_fit
 from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining_checkpoint, open_clips
-from lawm_lerobot.scripts import lawm_inspect
 
 
 def refused(checkpoint: Path | str, dataset: Path, output_dir: Path, *flags: str, code: int = 1) -> str:
@@ -98,14 +96,6 @@ def test_interrupted_report_leaves_nothing(
         fresh, video, tmp_path / "out" / "report", "--clips=4", code=130
     )
     assert not list((tmp_path / "out").iterdir())
-
-
-def test_a_checkpoint_is_asked_for(video: Path, tmp_path: Path) -> None:
-    codes: list[int] = []
-    flags = (f"--dataset.repo_id=test/{video.name}", f"--output_dir={tmp_path / 'report'}")
-    log = run_command(lambda: codes.append(lawm_inspect.main()), *flags)
-    assert codes == [2]
-    assert "No checkpoint was given: pass --policy.path=<lawm_* pretraining checkpoint, or any policy" in log
 
 
 def test_pictures_beside_their_frames_times_need_a_tolerance(

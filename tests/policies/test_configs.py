@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import draccus
 import pytest
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.factory import resolve_delta_timestamps
 from lerobot.policies.act.configuration_act import ACTConfig
 
 from lawm_lerobot.labels.configuration import LabelsConfig
@@ -199,6 +201,25 @@ def test_pretraining_reads_h_future_frames_and_no_action() -> None:
     config = example(stage="pretrain", latent_action=LatentActionConfig(horizon=3, stride=5))
     assert config.observation_delta_indices == [0, 5, 10, 15]
     assert config.action_delta_indices is None
+
+
+@pytest.mark.parametrize(
+    ("stride", "fps", "frames"),
+    [
+        *((LatentActionConfig().stride, fps, frames) for fps, frames in ((10, 4), (30, 12), (80, 32))),
+        ("0.2s", 29.97, 6),
+        ("0.05s", 10, 1),  # at least one
+        (4, 80, 4),
+    ],
+)
+def test_seconds_are_whole_frames_of_the_dataset(stride: int | str, fps: float, frames: int) -> None:
+    config = example(stage="pretrain", latent_action=LatentActionConfig(horizon=2, stride=stride))
+    dataset = SimpleNamespace(fps=fps, features=["observation.images.top", "action"])
+    deltas = resolve_delta_timestamps(config, dataset)
+    assert deltas == {"observation.images.top": [0, frames / fps, 2 * frames / fps]}
+    config.latent_action.settle(fps)
+    assert config.latent_action.stride == frames
+    assert config.observation_delta_indices == [0, frames, 2 * frames]
 
 
 def test_finetuning_reads_what_act_reads() -> None:

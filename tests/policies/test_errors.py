@@ -79,6 +79,8 @@ def says(action: Callable[[], Any], *parts: str, kind: type[Exception] = Excepti
         ("--policy.latent_action.dim", "0", "at least 1"),
         ("--policy.latent_action.horizon", "0", "at least 1"),
         ("--policy.latent_action.stride", "-3", "at least 1"),
+        ("--policy.latent_action.stride", "0.4", "seconds with an s behind (0.4s)"),
+        ("--policy.latent_action.stride", "-0.4s", "seconds with an s behind"),
         ("--policy.latent_action.noise", "-0.5", "at least 0"),
         ("--policy.world_model.size", "13m", "must be one of test, "),
         ("--policy.world_model.image_size", "48", "32, 64, 128, 256"),
@@ -162,7 +164,7 @@ def test_episodes_no_longer_than_the_stride(tmp_path: Path) -> None:
     short = make_dataset(tmp_path / "short", lengths=(2, 2))
     says(
         lambda: pretrain(short, tmp_path / "run"),
-        *("stride is 2 frames", "longest episode has 2", "--policy.latent_action.stride"),
+        *("stride is 2 frames (0.20 s)", "longest episode has 2", "--policy.latent_action.stride"),
         kind=ValueError,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.datasets_on_the_spot import described_otherwise, make_dataset
-from helpers.training import Run, assert_same_tensors, finetune, lerobot_train, pretrain, resume
+from helpers.training import TINY_LAWM, Run, assert_same_tensors, finetune, lerobot_train, pretrain, resume
 from lerobot.configs import PreTrainedConfig
 from safetensors.torch import load_file, save_file
 
@@ -54,6 +54,29 @@ def _without(folder: Path, name: str) -> Path:
     del tensors[name]
     save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def test_a_checkpoint_keeps_the_frames_of_a_stride_in_seconds(tmp_path: Path) -> None:
+    video = make_dataset(tmp_path / "video", lengths=(20, 20), action_dim=None, fps=30)
+    flags = [flag for flag in TINY_LAWM if "stride" not in flag]
+    run = lerobot_train(video, tmp_path / "run", *flags, "--save_freq=1", steps=2)
+    assert run.config()["latent_action"]["stride"] == 12  # 0.4 s
+    assert [m["step"] for m in resume(run, 1).metrics()] == ["2"]
+    # Where it goes on at another rate it keeps its frames; seconds are frames of the new dataset.
+    path = f"--policy.path={run.checkpoint()}"
+    slow = make_dataset(tmp_path / "slow", lengths=(20, 20))
+    kept = lerobot_train(slow, tmp_path / "kept", path, steps=1)
+    assert kept.config()["latent_action"]["stride"] == 12
+    given = lerobot_train(slow, tmp_path / "given", path, "--policy.latent_action.stride=0.3s", steps=1)
+    assert given.config()["latent_action"]["stride"] == 3
+    # To a finetuned policy they are those of its pretraining.
+    flags = ["--policy.latent_action.stride=0.2s"]
+    assert (
+        finetune(run.checkpoint(), slow, tmp_path / "fine", *flags, steps=1).config()["latent_action"][
+            "stride"
+        ]
+        == 6
+    )
 
 
 # --- pretraining goes on ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from lawm_lerobot.method.configuration import InverseDynamicsConfig, WorldModelC
 from lawm_lerobot.method.latent_action import LatentActionConfig
 
 DEFAULT = "default"
+STRIDE = "latent_action.stride=4"  # of every setting without another: 0.05 s, because Meta-World's tasks take one second
 SETTINGS = (
     DEFAULT,
     "latent_action.dim=4",
@@ -77,5 +78,5 @@ class Setting:
     @classmethod
     def parse(cls, text: str) -> "Setting":
         """``latent_action.dim=4 idm.context=0``, or ``default``."""
-        flags = [] if text == DEFAULT else [f"--{flag}" for flag in text.split()]
+        flags = [f"--{flag}" for flag in (STRIDE, *text.split()) if flag != DEFAULT]
         return draccus.parse(cls, args=flags)

@@ -24,7 +24,7 @@ from lawm_lerobot.checkpoints.reading import read_policy_config
 from lawm_lerobot.labels.cameras import policy_features
 from lawm_lerobot.labels.configuration import EMBODIMENT, LabelsConfig
 from lawm_lerobot.method.configuration import InverseDynamicsConfig, WorldModelConfig
-from lawm_lerobot.method.latent_action import POLICY, LatentActionConfig
+from lawm_lerobot.method.latent_action import POLICY, LatentActionConfig, stride_frames
 from lawm_lerobot.policies.common.video_configuration import VideoConfig
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,25 @@ class ChosenFeatures(argparse.Action):
         if self.dest == "input_features" and isinstance(chosen, dict):
             values = json.dumps(list(chosen.items()))
         setattr(namespace, self.dest, values)
+
+
+@dataclass(frozen=True)
+class LaterFrame:
+    """A frame of a clip, so many strides after x_0, as long as only the seconds of a stride are known.
+
+    LeRobot asks a config for numbers of frames before any dataset is known to it, and divides each by the frame rate of
+    the dataset (`resolve_delta_timestamps`): here the rate is learned, and the quotient is the time of a whole frame.
+
+    Args:
+        strides: The number of strides.
+        stride: Their seconds, such as ``0.4s``.
+    """
+
+    strides: int
+    stride: str
+
+    def __truediv__(self, fps: float) -> float:
+        return self.strides * stride_frames(self.stride, fps) / fps
 
 
 # The mixin sits in front of a LeRobot config in the method resolution order. It must not inherit from
@@ -238,12 +257,13 @@ class LawmConfig(_Mixin):
         return self.wrapped_history or [0]
 
     @property
-    def observation_delta_indices(self) -> list[int] | None:
+    def observation_delta_indices(self) -> list[Any] | None:
         """In pretraining the policy's own history, then x_1..x_H; x_0 is the last frame of the history."""
         if not self.pretraining:
             return super().observation_delta_indices
-        stride = self.latent_action.stride
-        return self.history_deltas + [stride * (k + 1) for k in range(self.latent_action.horizon)]
+        stride, strides = self.latent_action.stride, range(1, self.latent_action.horizon + 1)
+        in_seconds = isinstance(stride, str)
+        return self.history_deltas + [LaterFrame(k, stride) if in_seconds else k * stride for k in strides]
 
     @property
     def action_delta_indices(self) -> list[int] | None:

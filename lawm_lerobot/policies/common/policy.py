@@ -54,8 +54,8 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
     ) -> None:
         """
         Args:
-            config: The config of the stage that is wanted. Pretraining on a dataset writes ``dataset_fps`` and
-                ``labels.action_dims`` into it: LeRobot saves this very object with the checkpoint, and whoever
+            config: The config of the stage that is wanted. Pretraining on a dataset writes ``dataset_fps``,
+                ``labels.action_dims`` and the frames of a stride in seconds into it: LeRobot saves this very object with the checkpoint, and whoever
                 loads that has no dataset.
             dataset_stats: LeRobot's statistics of the dataset, by which camera images are normalised.
             dataset_meta: LeRobot's metadata of the dataset; present whenever the policy is built for training.
@@ -67,6 +67,9 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
                 output passes no gradient; if the base is of another type or does not fit; if the dataset has values
                 that are not finite.
         """
+        fps = config.dataset_fps if dataset_meta is None or not config.pretraining else dataset_meta.fps
+        if fps is not None:
+            config.latent_action.settle(fps)
         source = config.latent_action.source
         if config.pretraining and source != INVERSE_DYNAMICS and not self.differentiable_latents():
             raise ValueError(

@@ -296,9 +296,10 @@ def _check_stride(config: LawmConfig, dataset_meta: Any) -> None:
 
     lengths = dataset_meta.episodes["length"]
     longest = max(lengths[episode] for episode in episodes_in_use(dataset_meta))
-    if config.latent_action.stride >= longest:
+    stride = config.latent_action.stride
+    if stride >= longest:
         raise ValueError(
-            f"latent_action.stride is {config.latent_action.stride} frames, but the dataset's longest episode "
+            f"latent_action.stride is {stride} frames ({stride / dataset_meta.fps:.2f} s), but the dataset's longest episode "
             f"has {longest}, so no clip has a second frame: lower --policy.latent_action.stride."
         )
 

@@ -1,0 +1,1 @@
+"""The look at a dataset before anything is trained on it."""
