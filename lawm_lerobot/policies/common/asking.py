@@ -6,13 +6,12 @@ Letters: B observations, n observations of a policy's history, C h w, S state di
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_IMAGES, OBS_STATE
 from lerobot.utils.random_utils import seeded_context
@@ -20,7 +19,11 @@ from torch import Tensor
 
 from lawm_lerobot.policies.common.clips import real_cameras
 from lawm_lerobot.policies.common.finite_actions import require_finite
-from lawm_lerobot.policies.common.pretraining_checkpoint import Preprocessor
+
+if TYPE_CHECKING:  # It loads LeRobot's datasets, which are slow to load.
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from lawm_lerobot.policies.common.pretraining_checkpoint import Preprocessor
 
 Observation = dict[str, Any]
 
@@ -35,11 +38,18 @@ class AskedPolicy:
     Args:
         policy: Any LeRobot policy with an action head.
         preprocessor: The preprocessor that was saved with it.
+        predict: The prediction of a chunk (B,H,A) from a preprocessed batch; None takes the policy's own.
     """
 
-    def __init__(self, policy: PreTrainedPolicy, preprocessor: Preprocessor) -> None:
+    def __init__(
+        self,
+        policy: PreTrainedPolicy,
+        preprocessor: Preprocessor,
+        predict: Callable[[dict[str, Any]], Tensor] | None = None,
+    ) -> None:
         self.policy = policy
         self.preprocessor = preprocessor
+        self.predict = policy.predict_action_chunk if predict is None else predict
         # The policy's names may be others than the dataset's, which the preprocessor then renames.
         renamed = {
             new: old
@@ -93,7 +103,7 @@ class AskedPolicy:
             batch = {key: v for key, v in self.preprocessor(raw).items() if v is not None and key != ACTION}
             if observed:
                 batch = self._remember(queues, observed, batch)
-            chunk = self.policy.predict_action_chunk(batch)
+            chunk = self.predict(batch)
         require_finite(chunk, batch)
         self.policy.reset()
         return chunk.float().cpu()
@@ -123,6 +133,11 @@ def batched(observations: Sequence[Observation]) -> Observation:
 def exchanged(own: Observation, other: Observation, keys: Sequence[str]) -> Observation:
     """Make the observation that is ``own`` but for some keys, whose whole history is ``other``'s."""
     return {**own, **{key: other[key] for key in keys}}
+
+
+def chunk_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square difference (B,) of two batches of chunks (B,H,A)."""
+    return (a - b).square().flatten(1).mean(1).sqrt()
 
 
 def episodes_of(dataset: LeRobotDataset) -> np.ndarray:
