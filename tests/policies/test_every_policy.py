@@ -258,6 +258,8 @@ def test_pretraining_trains_and_resumes(pretrained: Run, kind: Kind) -> None:
 
 
 def test_a_training_is_watched(pretrained: Run, finetuned: Run, kind: Kind) -> None:
+    log = (pretrained.log + finetuned.log).splitlines()
+    assert not [line for line in log if "goes on without pictures" in line]
     pictures = {file.name for file in (pretrained.directory / "pictures").iterdir()}
     assert pictures >= {"step_000002.png", "step_000004.png"}
     for figures in finetuned.metrics():

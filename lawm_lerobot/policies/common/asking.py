@@ -95,34 +95,40 @@ class AskedPolicy:
             # LeRobot's policies read the device of the state also where they take none.
             raw[OBS_STATE] = raw[self.cameras[0]].new_zeros(*raw[self.cameras[0]].shape[:2], 0)  # (B,n,0)
         self.policy.reset()
-        queues: Mapping[str, deque] = getattr(self.policy, "_queues", None) or {}
-        observed = [key for key in queues if key != ACTION]
+        observed = observed_keys(self.policy)
         if not observed:  # Such a policy is given the present alone, as on a robot.
             raw = {key: v[:, -1] if key in self.features or key == OBS_STATE else v for key, v in raw.items()}
         with seeded_context(seed):
             batch = {key: v for key, v in self.preprocessor(raw).items() if v is not None and key != ACTION}
-            if observed:
-                batch = self._remember(queues, observed, batch)
-            chunk = self.predict(batch)
+            chunk = self.predict(remembered(self.policy, batch))
         require_finite(chunk, batch)
         self.policy.reset()
         return chunk.float().cpu()
 
-    def _remember(
-        self, queues: Mapping[str, deque], observed: Sequence[str], batch: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Fill the queues from which some policies read their history, as `select_action` does on a robot."""
-        images = [batch[key] for key in self.policy.config.image_features if key in batch]  # (B,n,C,h,w) each
-        if images:
-            batch = {OBS_IMAGES: torch.stack(images, dim=-4), OBS_IMAGE: images[0], **batch}
-        for key in observed:
-            if key in batch:
-                steps = batch[key].unbind(1)
-                queues[key].extend(
-                    [steps[0]] * (queues[key].maxlen or 1)
-                )  # The first one stands for what is missing.
-                queues[key].extend(steps)
+
+def observed_keys(policy: PreTrainedPolicy) -> list[str]:
+    """List what a policy reads from queues, filled by its `select_action` on a robot; empty for most."""
+    queues: Mapping[str, deque] = getattr(policy, "_queues", None) or {}
+    return [key for key in queues if key != ACTION]
+
+
+def remembered(policy: PreTrainedPolicy, batch: dict[str, Any], history: int | None = None) -> dict[str, Any]:
+    """Fill the queues of `observed_keys` from a preprocessed batch (B,n,...) with a history, and complete the batch.
+
+    With ``history`` the queues hold as many observations, and else as many as they are made for.
+    """
+    observed = observed_keys(policy)
+    if not observed:
         return batch
+    images = [batch[key] for key in policy.config.image_features if key in batch]  # (B,n,C,h,w) each
+    if images:
+        batch = {OBS_IMAGES: torch.stack(images, dim=-4), OBS_IMAGE: images[0], **batch}
+    for key in observed:
+        if key in batch:
+            length, steps = history or policy._queues[key].maxlen or 1, batch[key].unbind(1)
+            # The first one stands for what is missing.
+            policy._queues[key] = deque([*[steps[0]] * length, *steps], maxlen=length)
+    return batch
 
 
 def batched(observations: Sequence[Observation]) -> Observation:

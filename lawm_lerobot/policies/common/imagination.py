@@ -135,7 +135,9 @@ def imagined_strips(policy: LawmPolicy, shown: ShownClips) -> dict[str, Tensor]:
     }
     latents = clip_latents(policy, seen, clip)
     drives = {INFERRED: latents.inferred}
-    if policy.config.latent_action.source != POLICY:
+    # A policy that acts by fewer actions than it is trained on has no plan of the whole clip.
+    whole = latents.predicted.shape == latents.inferred.shape
+    if policy.config.latent_action.source != POLICY and whole:
         drives[PLANNED] = latents.predicted
     drives["imagined, another clip's latents"] = latents.inferred[shown.other.to(device)]
     strips = {title: imagine_clip(policy, clip.frames[:, 0], drive) for title, drive in drives.items()}

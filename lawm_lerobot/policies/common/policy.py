@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lawm_lerobot.checkpoints.reading import read_weights
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS
+from lawm_lerobot.policies.common.asking import remembered
 from lawm_lerobot.policies.common.clips import require_cameras
 from lawm_lerobot.policies.common.compat import is_main_process, publish_by_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
@@ -148,7 +149,11 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
         if self.differentiable_latents():
             return self.predict_latents(batch).float()
         # The wrapped policy's own way to act, past the refusal above: these latents control nothing.
-        return self.latents_in(super().predict_action_chunk(batch)).float()
+        self.reset()
+        # The network may have a shorter history in pretraining than the queues are made for.
+        chunk = super().predict_action_chunk(remembered(self, batch, len(self.config.history_deltas)))
+        self.reset()
+        return self.latents_in(chunk).float()
 
     def _control_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.config.pretraining:

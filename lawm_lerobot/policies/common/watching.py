@@ -57,7 +57,7 @@ def training_config(config: PreTrainedConfig) -> TrainPipelineConfig | None:
     from lerobot.configs.train import TrainPipelineConfig
 
     for held in gc.get_objects():
-        if issubclass(type(held), TrainPipelineConfig) and held.policy is config:
+        if type(held) is TrainPipelineConfig and held.policy is config:
             return held
     return None
 
