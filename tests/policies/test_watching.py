@@ -69,7 +69,6 @@ def finetuned(pretrained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
     video = root / "video"
     make_dataset(video, lengths=(14,), state_dim=None, action_dim=None)
     flags = (
-        # Autocast keeps converted weights within a step, with or without their gradient.
         *("--policy.chunk_size=7", "--policy.n_action_steps=3", "--policy.use_amp=true"),
         *("--policy.state_dropout=0.5", "--policy.video.repo_id=test/video", f"--policy.video.root={video}"),
         "--policy.video.num_workers=0",

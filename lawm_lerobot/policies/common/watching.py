@@ -72,7 +72,7 @@ def apart(policy: LawmPolicy) -> Iterator[None]:
             yield
     finally:
         set_rng_state(state)
-        # Autocast keeps the weights that it has converted, and would give the loss those without gradient.
+        # What autocast has converted here, without gradient, is not for the loss.
         torch.clear_autocast_cache()
 
 
