@@ -57,7 +57,7 @@ def write_text(file: Path, text: str) -> None:
     partial.replace(file)
 
 
-def write_json(file: Path, value: Any, indent: int = 1) -> None:
+def write_json(file: Path, value: Any, indent: int | None = 1) -> None:
     """`write_text` of a value as JSON."""
     write_text(file, json.dumps(value, indent=indent) + "\n")
 

@@ -23,23 +23,22 @@ from scipy.stats import bootstrap
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_lerobot.inspection.asking import (
+from lawm_lerobot.policies.common.asking import (
     TASK,
     AskedPolicy,
     Observation,
     batched,
+    chunk_distance,
     episodes_of,
     exchanged,
 )
 from lawm_lerobot.policies.common.pretraining_checkpoint import Preprocessor, evenly_spaced
+from lawm_lerobot.policies.common.uses import UNUSED
 
 FRAMES = 64
 BATCH = 16
 RESAMPLES = 2000
 
-#: Use below which an input counts as unused. A squared distance adds up over independent causes, so an input of this
-#: use accounts for one hundredth of it.
-UNUSED = 0.1
 #: Use below which the pictures are beside the point where the state has more. A small ACT, trained on 10 demonstrations
 #: of Meta-World with the state in every sample, used its picture by 0.20 to 0.31 and looked at its own arm; with the
 #: state dropped in half of the samples, by 0.85 to 0.88.
@@ -247,11 +246,6 @@ def distances(
                 found[name].append(chunk_distance(chunk, first))
             bar.update(len(indices))
     return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
-
-
-def chunk_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean square difference (B,) of two batches of chunks (B,H,A)."""
-    return (a - b).square().flatten(1).mean(1).sqrt()
 
 
 def use_of(moved: np.ndarray, whole: np.ndarray, seed: int) -> Use:

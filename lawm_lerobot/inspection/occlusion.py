@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_lerobot.inspection.asking import AskedPolicy, batched
-from lawm_lerobot.inspection.looking import CONSTANT_RMS, Pairs, chunk_distance
+from lawm_lerobot.inspection.looking import CONSTANT_RMS, Pairs
+from lawm_lerobot.policies.common.asking import AskedPolicy, batched, chunk_distance
 
 GRID = 8
 SHOWN = 6

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lawm_lerobot.inspection.looking import UNUSED, Looking
+from lawm_lerobot.inspection.looking import Looking
 from lawm_lerobot.inspection.metrics import OWN, PREDICTED, SHUFFLED_BATCH, SHUFFLED_EPISODE, ZEROED, Metrics
 from lawm_lerobot.inspection.occlusion import Occlusions
 from lawm_lerobot.inspection.sample import Sample
+from lawm_lerobot.policies.common.uses import UNUSED
 
 # Names of the sets of latents, as the report shows them.
 DRIVES = {

@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 
 import lawm_lerobot
 from lawm_lerobot.files import write_json, written_aside
-from lawm_lerobot.inspection.asking import AskedPolicy
 from lawm_lerobot.inspection.inputs import require_inputs
 from lawm_lerobot.inspection.looking import FRAMES, LOOKS, Looking, measure_pairs, take_pairs
 from lawm_lerobot.inspection.occlusion import Occlusions, occlude
+from lawm_lerobot.policies.common.asking import AskedPolicy
 from lawm_lerobot.policies.common.exporting import read_config
 from lawm_lerobot.policies.common.finite_actions import require_finite_tensors
 from lawm_lerobot.policies.common.loading import drop_backbone_weights, load_whole_policy

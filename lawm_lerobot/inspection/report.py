@@ -12,9 +12,9 @@ from typing import Any
 from lawm_lerobot.inspection.metrics import OWN, Metrics
 from lawm_lerobot.inspection.plots import DRIVES, draw_explained_variance, draw_latents, draw_probes
 from lawm_lerobot.inspection.sample import Sample
-from lawm_lerobot.inspection.shown import IMAGINED_FROM_PREDICTED, RECONSTRUCTED, Shown, write_video
+from lawm_lerobot.inspection.shown import RECONSTRUCTED, Shown, write_video
 from lawm_lerobot.inspection.verdict import HEALTHY, Findings
-from lawm_lerobot.policies.common.imagination import draw_strips
+from lawm_lerobot.policies.common.imagination import PLANNED, draw_strips
 
 REPORT = "report.html"
 METRICS = "metrics.json"
@@ -104,7 +104,7 @@ def _caption_of_strips(shown: Shown) -> str:
         "Real frames; "
         + ("reconstructed by the world model's posterior, which sees them all; " * reconstructs)
         + "imagined open loop from x_0 and the clip's own latents"
-        + (", and from those the policy plans from x_0" * (IMAGINED_FROM_PREDICTED in shown.strips))
+        + (", and from those the policy plans from x_0" * (PLANNED in shown.strips))
         + "; and x_0 copied."
         + ("" if reconstructs else " This world model has no posterior, so nothing is reconstructed.")
     )

@@ -158,9 +158,9 @@ def take_sample(
         for batch in batches:
             clip = policy.clip(batch)
             with head_inputs(policy, policy.latent_head) as features:
-                latents = clip_latents(policy, batch, clip)
+                latents = clip_latents(policy, policy.policy_batch(batch), clip)
             with head_inputs(untrained, untrained.latent_head) as untrained_features:
-                untrained_latents = clip_latents(untrained, batch, clip).inferred
+                untrained_latents = clip_latents(untrained, untrained.policy_batch(batch), clip).inferred
             new = {
                 "frames": (clip.frames * 255).round().to(torch.uint8),
                 "inferred": latents.inferred,
@@ -202,7 +202,7 @@ def _shifted_latents(
     for offset in offsets:
         shifted = {**batch, **{key: shift_images(batch[key], offset) for key in policy.cameras}}
         with seeded_context(0):  # policies that denoise start from the same noise under every shift
-            rows.append(clip_latents(policy, shifted, clip).inferred)
+            rows.append(clip_latents(policy, policy.policy_batch(shifted), clip).inferred)
     return torch.stack(rows)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lawm_lerobot.inspection.sample import Sample
 from lawm_lerobot.method.latent_action import POLICY
-from lawm_lerobot.policies.common.imagination import frame_titles, imagine_clip, telling_clips
+from lawm_lerobot.policies.common.imagination import PLANNED, frame_titles, imagine_clip, telling_clips
 from lawm_lerobot.policies.common.policy import LawmPolicy
 
 SHOWN_CLIPS = 4
@@ -25,7 +25,6 @@ VIDEO_ROUNDS = 3
 # Seconds for which a video rests on the last frame of a clip.
 VIDEO_REST = 0.5
 RECONSTRUCTED = "reconstructed"
-IMAGINED_FROM_PREDICTED = "imagined, policy's plan"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def choose_shown(policy: LawmPolicy, sample: Sample) -> Shown:
         strips[RECONSTRUCTED] = reconstructed.float().cpu()
     strips["imagined, own latents"] = imagine_clip(policy, first, own)
     if policy.config.latent_action.source != POLICY:
-        strips[IMAGINED_FROM_PREDICTED] = imagine_clip(policy, first, sample.predicted[candidates][chosen])
+        strips[PLANNED] = imagine_clip(policy, first, sample.predicted[candidates][chosen])
     strips["copy of x_0"] = real[:, :1].expand_as(real)
     transfer = {
         "A, real": frames[other],

@@ -14,7 +14,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies import make_policy, make_pre_post_processors
 from torch import Tensor, nn
 
-from lawm_lerobot.inspection.asking import AskedPolicy
+from lawm_lerobot.policies.common.asking import AskedPolicy
 
 Act = Callable[[dict[str, Any]], Tensor]
 

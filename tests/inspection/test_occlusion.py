@@ -13,10 +13,10 @@ from helpers.datasets_on_the_spot import make_dataset
 from PIL import Image
 from torch import Tensor
 
-from lawm_lerobot.inspection.asking import AskedPolicy
 from lawm_lerobot.inspection.looking import measure_pairs, take_pairs
 from lawm_lerobot.inspection.occlusion import occlude, paint_over, shown_frames
 from lawm_lerobot.inspection.plots import draw_looking
+from lawm_lerobot.policies.common.asking import AskedPolicy
 
 CORNER = "observation.images.top"
 

@@ -75,6 +75,7 @@ def says(action: Callable[[], Any], *parts: str, kind: type[Exception] = Excepti
     [
         ("--policy.stage", "finetuning", "pretrain, finetune"),
         ("--policy.health_freq", "0", "at least 1"),
+        ("--policy.picture_freq", "-1", "at least 0"),
         ("--policy.latent_action.source", "inverse", "inverse_dynamics, policy, both"),
         ("--policy.latent_action.dim", "0", "at least 1"),
         ("--policy.latent_action.horizon", "0", "at least 1"),

@@ -47,6 +47,7 @@ LAWM = (
     "--policy.world_model.size=test",
     "--policy.world_model.image_size=32",
     "--policy.idm.size=test",
+    "--policy.picture_freq=2",
 )
 #: Another robot than the base's: also its images are of another size.
 STATE_DIM, ACTION_DIM, SIZE = 5, 3, 40
@@ -140,7 +141,8 @@ def demonstrations(kind: Kind) -> Path:
 
 @pytest.fixture(scope="module")
 def finetuned(kind: Kind, pretrained: Run, demonstrations: Path) -> Run:
-    return finetune(pretrained.checkpoint(), demonstrations, kind.root / "finetuned", *kind.tiny.chunk)
+    flags = (*kind.tiny.chunk, "--policy.picture_freq=1")
+    return finetune(pretrained.checkpoint(), demonstrations, kind.root / "finetuned", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +255,16 @@ def test_pretraining_trains_and_resumes(pretrained: Run, kind: Kind) -> None:
     policy = kind.policy_class.from_pretrained(pretrained.checkpoint(4), allow_pretraining=True)
     (head,) = [name for name, p in policy.named_parameters() if p is policy.latent_head]
     assert not torch.equal(before[head], after[head])
+
+
+def test_a_training_is_watched(pretrained: Run, finetuned: Run, kind: Kind) -> None:
+    log = (pretrained.log + finetuned.log).splitlines()
+    assert not [line for line in log if "goes on without pictures" in line]
+    pictures = {file.name for file in (pretrained.directory / "pictures").iterdir()}
+    assert pictures >= {"step_000002.png", "step_000004.png"}
+    for figures in finetuned.metrics():
+        uses = [float(figures[f"use_{camera}"]) for camera in kind.tiny.cameras]
+        assert all(0 < use < math.inf for use in uses)
 
 
 def test_the_wrapped_policy_outputs_latents_in_pretraining(pretrained: Run) -> None:

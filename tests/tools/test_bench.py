@@ -178,11 +178,13 @@ def test_steps_are_measured_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["imitation_s"]["n"] == found["pretraining_s"]["n"] == found["ratio"]["n"] == TINY.turns
     assert found["parameters"]["pretraining"] > found["parameters"]["imitation"] > 0
     assert asked == [False, True]
-    time, memory, finetuning, cotraining = report["ratios"]
+    time, memory, finetuning, cotraining, *pictures = report["ratios"]
     assert (time["value"], time["q1"], time["q3"]) == tuple(found["ratio"][k] for k in ("median", "q1", "q3"))
     assert memory["value"] == 1.5 and "peak memory" in memory["what"]
     assert finetuning["what"] == "lawm_act: finetuning step over imitation step" and finetuning["value"] > 0
     assert "co-training step over finetuning step" in cotraining["what"] and cotraining["value"] > 0
+    for stage, measured in zip(("pretraining", "finetuning"), pictures, strict=True):
+        assert measured["what"].startswith(f"lawm_act: {stage} with pictures") and measured["value"] > 1
 
 
 def test_rssm_in_a_fresh_process() -> None:

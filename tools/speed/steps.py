@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from tools.speed.timing import interleaved, ratio, spread
 ACT_TARGET, VLA_TARGET = 1.5, 1.2
 #: Upper limit for the time of a co-training step over that of a finetuning step.
 COTRAINING_TARGET = 1.6
+#: Upper limit for the time of a training with pictures over that of one without.
+PICTURES_TARGET = 1.02
 
 
 def runs(quick: bool, device: str) -> list[Run]:
@@ -85,6 +88,9 @@ def bench_steps(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
         cotraining = measure_cotraining(default, device, Path(folder))
         what = f"lawm_{default.policy}: co-training step over finetuning step, half as many frames of video"
         ratios.append(row(what, cotraining, COTRAINING_TARGET))
+        for stage, measured in measure_pictures(default, device, Path(folder)).items():
+            what = f"lawm_{default.policy}: {stage} with pictures over the same without, --policy.picture_freq default"
+            ratios.append(row(what, measured, PICTURES_TARGET))
     return {"device": device, "threads": torch.get_num_threads(), "rows": entries, "ratios": ratios}
 
 
@@ -155,6 +161,38 @@ def measure_cotraining(run: Run, device: str, folder: Path) -> dict[str, float]:
     steps = {name: training_step(policy, batch, run.bf16) for name, policy in policies.items()}
     times = interleaved(steps, run.turns)
     return ratio(times["video"], times["plain"])
+
+
+def measure_pictures(run: Run, device: str, folder: Path) -> dict[str, dict[str, float]]:
+    """Time of a training with pictures, or uses of the inputs, over that of one without, by stage.
+
+    A picture takes turns with a step, and its share is that of one picture in ``picture_freq`` steps; of the uses, of as
+    many batches as they are measured on.
+    """
+    from lawm_lerobot.policies.common.watching import BATCHES, TrainingWatch
+
+    policy_class = policy_class_of(run, True)
+    pretraining = build(run, True, device, folder)
+    plain = build(run, False, device, folder)
+    settings = {f.name: getattr(plain.config, f.name) for f in fields(plain.config) if f.init}
+    finetuning = policy_class(policy_class.config_class(stage="finetune", **settings)).to(device)
+    found = {}
+    for stage, policy, times in (("pretraining", pretraining, 1), ("finetuning", finetuning, BATCHES)):
+        batch = random_batch(policy.config, run, device)
+        watch = TrainingWatch(policy, trained=False)
+        watch.run, watch.frequency = SimpleNamespace(output_dir=folder), 1
+
+        def picture(watch: Any = watch, policy: Any = policy, batch: Any = batch) -> None:
+            watch.begin(policy, batch)
+
+        seconds = interleaved({"step": training_step(policy, batch, run.bf16), "picture": picture}, run.turns)
+        every = policy.config.picture_freq / times
+        with_pictures = [
+            step + one / every for step, one in zip(seconds["step"], seconds["picture"], strict=True)
+        ]
+        assert watch.frequency, "no picture was drawn"
+        found[stage] = ratio(with_pictures, seconds["step"])
+    return found
 
 
 def peak_of_steps(run: Run, pretraining: bool, device: str, folder: str) -> dict[str, float]:

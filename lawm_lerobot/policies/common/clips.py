@@ -119,6 +119,15 @@ def join_batches(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
     }
 
 
+def pick_samples(batch: dict[str, Any], indices: Sequence[int]) -> dict[str, Any]:
+    """Copy some samples of a batch to the CPU, with whatever of it is given for each sample."""
+    return {
+        key: value[list(indices)].cpu() if isinstance(value, Tensor) else [value[index] for index in indices]
+        for key, value in batch.items()
+        if (isinstance(value, Tensor) and value.ndim) or isinstance(value, list)
+    }
+
+
 def pixel_affine(
     config: LawmConfig, camera: str, stats: dict[str, dict[str, Any]] | None
 ) -> tuple[Tensor, Tensor]:

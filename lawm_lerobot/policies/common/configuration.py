@@ -106,6 +106,9 @@ class LawmConfig(_Mixin):
         compile_model: Pretrain with world model and inverse dynamics compiled by `torch.compile`. Where the wrapped
             policy has a flag of this name, it sets that too.
         health_freq: The number of training steps between two measurements of the latents' health.
+        picture_freq: The number of training steps from one picture to the next of what is imagined, in ``pictures`` of the
+            output folder, and in finetuning from one measurement to the next of how much the policy looks; 0 for
+            neither. It changes nothing of the training.
         base_path: The plain checkpoint of the wrapped type (a directory or a Hub id) that pretraining begins with,
             instead of random weights.
         base_revision: The revision of ``base_path`` on the Hub.
@@ -127,6 +130,7 @@ class LawmConfig(_Mixin):
     policy_pretraining_lr: float = 1e-4
     compile_model: bool = False
     health_freq: int = 25
+    picture_freq: int = 500
     base_path: str | None = None
     base_revision: str | None = None
     # An int where it is a whole number, as LeRobot writes it.
@@ -154,6 +158,9 @@ class LawmConfig(_Mixin):
         if self.health_freq < 1:
             found = f"health_freq is {self.health_freq}"
             raise ParsingError(f"{found}, expected at least 1: change --policy.health_freq.")
+        if self.picture_freq < 0:
+            found = f"picture_freq is {self.picture_freq}"
+            raise ParsingError(f"{found}, expected at least 0, which is none: change --policy.picture_freq.")
         if not 0 <= self.state_dropout < 1:
             raise ParsingError(
                 f"state_dropout is {self.state_dropout}, expected at least 0 and below 1: change "

@@ -28,6 +28,13 @@ class FinetuningPolicy(CheckpointedPolicy):
     cotraining: CoTraining | None = None
     _mean_state: Tensor | None = None
 
+    def estimate_chunk(self, batch: dict[str, Any]) -> Tensor:
+        """Predict a chunk (B,slots,A), or of latents in pretraining, in one pass of the network.
+
+        A policy that denoises in many passes overrides this, to be asked often at little cost.
+        """
+        return self.predict_action_chunk(batch)
+
     def start_finetuning(self, source: Source | None, stats: dict[str, Any] | None, meta: Any) -> None:
         """Prepare a training, with the weights in place; the arguments are those of `CoTraining`."""
         config = self.config

@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lawm_lerobot.method.clip import Clip
 from lawm_lerobot.method.latent_action import POLICY
+from lawm_lerobot.policies.common.clips import pick_samples
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.policy import LawmPolicy
+
+INFERRED = "imagined, inferred latents"
+PLANNED = "imagined, policy's plan"
+#: Width in pixels to which the frames in a picture are enlarged, about; space between them; size of the letters.
+TILE, GAP, FONT_SIZE = 96, 4, 13
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,9 @@ class ClipLatents:
 
 
 @torch.no_grad()
-def clip_latents(policy: LawmPolicy, batch: dict[str, Any], clip: Clip) -> ClipLatents:
-    """The latents of a preprocessed pretraining batch, whose `LawmPolicy.clip` is ``clip``."""
-    predicted = policy.latents_without_gradient(policy.policy_batch(batch))  # (B,H,Z)
+def clip_latents(policy: LawmPolicy, seen: dict[str, Any], clip: Clip) -> ClipLatents:
+    """The latents of a preprocessed pretraining batch, given its `LawmPolicy.policy_batch` and `LawmPolicy.clip`."""
+    predicted = policy.latents_without_gradient(seen)  # (B,H,Z)
     if policy.config.latent_action.source == POLICY:
         predicted = policy.pretraining.latent_norm(predicted, clip.valid)
         return ClipLatents(predicted, predicted)
@@ -59,7 +65,7 @@ def latent_health(policy: LawmPolicy, batches: Iterable[dict[str, Any]]) -> dict
     rows = []
     for batch in batches:
         clip = policy.clip(batch)
-        latents = clip_latents(policy, batch, clip).inferred
+        latents = clip_latents(policy, policy.policy_batch(batch), clip).inferred
         health = policy.pretraining.health(clip.frames, latents, clip.valid)
         output = policy.pretraining.world_model(clip.frames, latents, clip.valid)
         rows.append(
@@ -92,22 +98,56 @@ def telling_clips(frames: Tensor, valid: Tensor, latents: Tensor, count: int) ->
     return movers[picked], movers[picked][companions]
 
 
-def save_imagination_strip(policy: LawmPolicy, batch: dict[str, Any], file: Path, rows: int = 4) -> Path:
-    """Draw real frames above those imagined from x_0, for clips of a batch that move, and each in its own way.
+@dataclass(frozen=True)
+class ShownClips:
+    """Clips that are chosen to be shown, on the CPU.
 
-    Per clip: the real x_0..x_H; imagined from the inferred latents; from those that the policy predicts, which has
-    seen x_0 only; and from the latents of the shown clip that is least like it, which must look wrong if the
-    latents mean anything.
+    Args:
+        clip: The n clips.
+        seen: The policy's view of them, a `LawmPolicy.policy_batch`.
+        other: The index among them of the clip whose latents are the wrong ones for each.
     """
-    clip = policy.clip(batch)
-    latents = clip_latents(policy, batch, clip)
-    chosen, other = telling_clips(clip.frames, clip.valid, latents.inferred, rows)
-    drives = {"imagined, inferred latents": latents.inferred[chosen]}
-    if policy.config.latent_action.source != POLICY:
-        drives["imagined, policy's plan"] = latents.predicted[chosen]
-    drives["imagined, another clip's latents"] = latents.inferred[other]
-    strips = {title: imagine_clip(policy, clip.frames[chosen, 0], drive) for title, drive in drives.items()}
-    return draw_strips({"real": clip.frames[chosen].cpu(), **strips}, frame_titles(policy.config), file)
+
+    clip: Clip
+    seen: dict[str, Any]
+    other: Tensor  # (n)
+
+
+def choose_clips(policy: LawmPolicy, batch: dict[str, Any], count: int) -> ShownClips:
+    """Choose clips of a preprocessed pretraining batch that move, each in its own way."""
+    clip, seen = policy.clip(batch), policy.policy_batch(batch)
+    chosen, other = telling_clips(clip.frames, clip.valid, clip_latents(policy, seen, clip).inferred, count)
+    places = (other[:, None] == chosen).int().argmax(1)  # (n), among the chosen
+    picked = Clip(clip.frames[chosen].cpu(), clip.valid[chosen].cpu())
+    return ShownClips(picked, pick_samples(seen, chosen.tolist()), places.cpu())
+
+
+def imagined_strips(policy: LawmPolicy, shown: ShownClips) -> dict[str, Tensor]:
+    """Strips of frames (n,T,C,h,w) in [0, 1] by title: real, and imagined from x_0 and several latents.
+
+    These are the inferred latents; those that the policy predicts, which has seen x_0 only; and those of the shown
+    clip that is least like it, which must look wrong if the latents mean anything.
+    """
+    device = next(policy.parameters()).device
+    clip = Clip(shown.clip.frames.to(device), shown.clip.valid.to(device))
+    seen = {
+        key: value.to(device) if isinstance(value, Tensor) else value for key, value in shown.seen.items()
+    }
+    latents = clip_latents(policy, seen, clip)
+    drives = {INFERRED: latents.inferred}
+    # A policy that acts by fewer actions than it is trained on has no plan of the whole clip.
+    whole = latents.predicted.shape == latents.inferred.shape
+    if policy.config.latent_action.source != POLICY and whole:
+        drives[PLANNED] = latents.predicted
+    drives["imagined, another clip's latents"] = latents.inferred[shown.other.to(device)]
+    strips = {title: imagine_clip(policy, clip.frames[:, 0], drive) for title, drive in drives.items()}
+    return {"real": shown.clip.frames, **strips}
+
+
+def save_imagination_strip(policy: LawmPolicy, batch: dict[str, Any], file: Path, rows: int = 4) -> Path:
+    """Draw the `imagined_strips` of clips of a batch."""
+    strips = imagined_strips(policy, choose_clips(policy, batch, rows))
+    return draw_strips(strips, frame_titles(policy.config), file)
 
 
 def frame_titles(config: LawmConfig) -> list[str]:
@@ -121,28 +161,23 @@ def draw_strips(strips: dict[str, Tensor], columns: Sequence[str], file: Path) -
 
     ``strips`` has the same clips under each title, as frames (rows,T,C,h,w) in [0, 1]; ``columns`` names the T frames.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    stacked = torch.stack(list(strips.values()), 1).float().clamp(0, 1)  # (rows,strips,T,C,h,w)
-    rows, lines, time, _, height, width = stacked.shape
-    gap = max(1, height // 16)
-    tiles = F.pad(stacked, (0, gap, 0, gap), value=1.0)  # (...,h+gap,w+gap), white
-    per_clip = tiles.permute(0, 1, 4, 2, 5, 3).reshape(rows, lines * (height + gap), time * (width + gap), 3)
-    per_clip = F.pad(per_clip, (0, 0, 0, 0, 0, 3 * gap), value=1.0)  # more room between clips than within one
-    mosaic = per_clip.flatten(0, 1)[: -4 * gap, :-gap].numpy()
-
-    figure, axis = plt.subplots(
-        figsize=(1.1 * time + 2.2, 1.1 * time * mosaic.shape[0] / mosaic.shape[1] + 0.3), layout="constrained"
-    )
-    axis.imshow(mosaic, interpolation="nearest")
-    axis.set_xticks((np.arange(time) + 0.5) * (width + gap), columns, fontsize=8)
-    tops = np.arange(rows)[:, None] * per_clip.shape[1] + np.arange(lines) * (height + gap)
-    axis.set_yticks(tops.flatten() + height / 2, list(strips) * rows, fontsize=8)
-    axis.tick_params(length=0, labeltop=True, labelbottom=False)
-    axis.spines[:].set_visible(False)
-    figure.savefig(file, dpi=100, bbox_inches="tight")
-    plt.close(figure)
+    stacked = torch.stack(list(strips.values()), 1)  # (rows,strips,T,C,h,w)
+    pixels = (stacked.float().clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1).numpy()
+    zoom = max(1, round(TILE / pixels.shape[-2]))
+    pixels = pixels.repeat(zoom, 3).repeat(zoom, 4)  # (rows,strips,T,h,w,C)
+    rows, lines, time, height, width, _ = pixels.shape
+    font = ImageFont.load_default(FONT_SIZE)
+    margin = 2 * GAP + round(max(font.getlength(title) for title in strips))
+    head = 2 * GAP + FONT_SIZE
+    clip_height = lines * (height + GAP) + 2 * GAP  # more room between clips than within one
+    picture = Image.new("RGB", (margin + time * (width + GAP), head + rows * clip_height - 2 * GAP), "white")
+    draw = ImageDraw.Draw(picture)
+    for k, name in enumerate(columns):
+        draw.text((margin + k * (width + GAP) + width / 2, head - GAP), name, "black", font, anchor="mb")
+    for row, line in np.ndindex(rows, lines):
+        top = head + row * clip_height + line * (height + GAP)
+        draw.text((margin - GAP, top + height / 2), list(strips)[line], "black", font, anchor="rm")
+        for k in range(time):
+            picture.paste(Image.fromarray(pixels[row, line, k]), (margin + k * (width + GAP), top))
+    picture.save(file, "PNG")
     return file

@@ -7,6 +7,7 @@ The batch of pretraining is described in pretraining.py. In finetuning the batch
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from lawm_lerobot.checkpoints.reading import read_weights
 from lawm_lerobot.method.latent_action import INVERSE_DYNAMICS
+from lawm_lerobot.policies.common.asking import remembered
 from lawm_lerobot.policies.common.clips import require_cameras
-from lawm_lerobot.policies.common.compat import publish_by_policy
+from lawm_lerobot.policies.common.compat import is_main_process, publish_by_policy
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.finetuning import FinetuningPolicy
 from lawm_lerobot.policies.common.finite_actions import require_finite, require_finite_statistics
@@ -28,6 +30,7 @@ from lawm_lerobot.policies.common.loading import (
 )
 from lawm_lerobot.policies.common.optimizer import fused, including, pretraining_groups
 from lawm_lerobot.policies.common.pretraining import PretrainingPolicy
+from lawm_lerobot.policies.common.watching import TrainingWatch
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
@@ -90,6 +93,7 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
                 config.wrapped_config(), dataset_stats=dataset_stats, dataset_meta=dataset_meta, **kwargs
             )
         self.config = config
+        self.watch = TrainingWatch(self, trained=dataset_meta is not None)
         if not config.pretraining:
             if dataset_meta is not None:
                 require_readable_config(config)
@@ -109,9 +113,22 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
     def forward(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Tensor, dict | None]:
         """The stage's training loss, and the metrics that LeRobot logs beside it."""
         require_cameras(batch, self.cameras)
-        if not self.config.pretraining:
-            return self.finetuning_loss(self.prepare_batch(batch), *args, **kwargs)
-        return self.pretraining_loss(batch, *args, **kwargs)
+        if self.training:
+            self.watch.begin(self, batch)
+        loss, metrics = self._stage_loss(batch, *args, **kwargs)
+        return loss, self.watch.logged(self, metrics or {}) if self.training else metrics
+
+    def _stage_loss(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Tensor, dict | None]:
+        if self.config.pretraining:
+            return self.pretraining_loss(batch, *args, **kwargs)
+        return self.finetuning_loss(self.prepare_batch(batch), *args, **kwargs)
+
+    def update(self) -> None:
+        """Take note of the end of a training step: LeRobot calls this after the optimizer's."""
+        inherited = getattr(super(), "update", None)
+        if callable(inherited):
+            inherited()
+        self.watch.end(self)
 
     def get_optim_params(self) -> Any:
         """The wrapped policy's groups; in pretraining those of `pretraining_groups`."""
@@ -139,14 +156,23 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
         if self.differentiable_latents():
             return self.predict_latents(batch).float()
         # The wrapped policy's own way to act, past the refusal above: these latents control nothing.
-        return self.latents_in(super().predict_action_chunk(batch)).float()
+        self.reset()
+        # The network may have a shorter history in pretraining than the queues are made for.
+        chunk = super().predict_action_chunk(remembered(self, batch, len(self.config.history_deltas)))
+        self.reset()
+        return self.latents_in(chunk).float()
 
     def _control_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.config.pretraining:
             raise PretrainingCheckpointError(str(self.config.pretrained_path or "<checkpoint>"))
         return self.prepare_batch(batch)
 
-    # --- publishing ----------------------------------------------------------------------------------
+    # --- saving and publishing ----------------------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save_pretrained(save_directory, state_dict)
+        if is_main_process():
+            self.watch.save(save_directory)
 
     def push_model_to_hub(
         self,

@@ -28,16 +28,18 @@ class LawmDiffusionPolicy(LawmPolicy, DiffusionPolicy):
     name = "lawm_diffusion"
 
     def predict_latents(self, batch: dict[str, Any]) -> Tensor:
+        return self.latents_in(self.estimate_chunk(batch))
+
+    def estimate_chunk(self, batch: dict[str, Any]) -> Tensor:
         model = self.diffusion
         images = torch.stack([batch[key] for key in self.config.image_features], dim=-4)  # (B,n,K,C,h,w)
         condition = model._prepare_global_conditioning({**batch, OBS_IMAGES: images})  # (B,features)
-        shape = (len(condition), model.config.horizon, self.config.latent_action.dim)
-        chunk = denoise_once(
+        shape = (len(condition), model.config.horizon, model.config.action_feature.shape[0])
+        return denoise_once(
             model.noise_scheduler,
             lambda noisy, step: model.unet(noisy, step, global_cond=condition),
             torch.randn(shape, device=condition.device, dtype=condition.dtype),
         )
-        return self.latents_in(chunk)
 
     @property
     def latent_head(self) -> nn.Parameter:

@@ -43,6 +43,9 @@ class FlowVLAPolicy(LawmPolicy):
         return (self.prepare_state(batch),)
 
     def predict_latents(self, batch: dict[str, Any]) -> Tensor:
+        return self.estimate_chunk(batch)  # (B,H,Z)
+
+    def estimate_chunk(self, batch: dict[str, Any]) -> Tensor:
         """One Euler step over the whole flow: noise - v(noise, t = 1).
 
         By the training pass: LeRobot's sampler of pi0 has gradients switched off, and its cache of keys and values
@@ -50,7 +53,7 @@ class FlowVLAPolicy(LawmPolicy):
         """
         inputs = self.model_inputs(batch)
         batch_size, device = len(inputs[0][0]), inputs[0][0].device
-        shape = (batch_size, self.config.latent_action.horizon, self.config.max_action_dim)
+        shape = (batch_size, self.model.config.chunk_size, self.config.max_action_dim)
         noise = self.model.sample_noise(shape, device)  # (B,H,P)
         velocity: list[Tensor] = []
         hook = self.model.action_out_proj.register_forward_hook(lambda *call: velocity.append(call[-1]))
@@ -61,7 +64,7 @@ class FlowVLAPolicy(LawmPolicy):
             )
         finally:
             hook.remove()
-        return (noise - velocity[0])[..., : self.config.latent_action.dim]  # (B,H,Z)
+        return (noise - velocity[0])[..., : self.config.output_features[ACTION].shape[0]]
 
     def wrapped_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict]:
         """Compute the VLA's own loss over what is not padded: LeRobot's pi0 and pi0.5 count padded steps too."""

@@ -27,19 +27,20 @@ class LawmMultiTaskDiTPolicy(LawmPolicy, MultiTaskDiTPolicy):
     name = "lawm_multi_task_dit"
 
     def predict_latents(self, batch: dict[str, Any]) -> Tensor:
+        return self.latents_in(self.estimate_chunk(batch))
+
+    def estimate_chunk(self, batch: dict[str, Any]) -> Tensor:
         condition = self.observation_encoder.encode(self._prepare_batch(batch))  # (B,features)
         shape = (len(condition), self.noise_predictor.horizon, self.noise_predictor.action_dim)
         noise = torch.randn(shape, device=condition.device, dtype=condition.dtype)  # (B,slots,Z)
         if self.config.is_flow_matching:
             # One Euler step along the whole way, from noise at time 0 to data at time 1.
-            chunk = noise + self.noise_predictor(noise, noise.new_zeros(len(noise)), condition)
-        else:
-            chunk = denoise_once(
-                self.objective.noise_scheduler,
-                lambda noisy, step: self.noise_predictor(noisy, step, condition),
-                noise,
-            )
-        return self.latents_in(chunk)
+            return noise + self.noise_predictor(noise, noise.new_zeros(len(noise)), condition)
+        return denoise_once(
+            self.objective.noise_scheduler,
+            lambda noisy, step: self.noise_predictor(noisy, step, condition),
+            noise,
+        )
 
     @property
     def latent_head(self) -> nn.Parameter:

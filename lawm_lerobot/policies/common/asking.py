@@ -6,13 +6,12 @@ Letters: B observations, n observations of a policy's history, C h w, S state di
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_IMAGES, OBS_STATE
 from lerobot.utils.random_utils import seeded_context
@@ -20,7 +19,11 @@ from torch import Tensor
 
 from lawm_lerobot.policies.common.clips import real_cameras
 from lawm_lerobot.policies.common.finite_actions import require_finite
-from lawm_lerobot.policies.common.pretraining_checkpoint import Preprocessor
+
+if TYPE_CHECKING:  # It loads LeRobot's datasets, which are slow to load.
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from lawm_lerobot.policies.common.pretraining_checkpoint import Preprocessor
 
 Observation = dict[str, Any]
 
@@ -35,11 +38,18 @@ class AskedPolicy:
     Args:
         policy: Any LeRobot policy with an action head.
         preprocessor: The preprocessor that was saved with it.
+        predict: The prediction of a chunk (B,H,A) from a preprocessed batch; None takes the policy's own.
     """
 
-    def __init__(self, policy: PreTrainedPolicy, preprocessor: Preprocessor) -> None:
+    def __init__(
+        self,
+        policy: PreTrainedPolicy,
+        preprocessor: Preprocessor,
+        predict: Callable[[dict[str, Any]], Tensor] | None = None,
+    ) -> None:
         self.policy = policy
         self.preprocessor = preprocessor
+        self.predict = policy.predict_action_chunk if predict is None else predict
         # The policy's names may be others than the dataset's, which the preprocessor then renames.
         renamed = {
             new: old
@@ -85,34 +95,40 @@ class AskedPolicy:
             # LeRobot's policies read the device of the state also where they take none.
             raw[OBS_STATE] = raw[self.cameras[0]].new_zeros(*raw[self.cameras[0]].shape[:2], 0)  # (B,n,0)
         self.policy.reset()
-        queues: Mapping[str, deque] = getattr(self.policy, "_queues", None) or {}
-        observed = [key for key in queues if key != ACTION]
+        observed = observed_keys(self.policy)
         if not observed:  # Such a policy is given the present alone, as on a robot.
             raw = {key: v[:, -1] if key in self.features or key == OBS_STATE else v for key, v in raw.items()}
         with seeded_context(seed):
             batch = {key: v for key, v in self.preprocessor(raw).items() if v is not None and key != ACTION}
-            if observed:
-                batch = self._remember(queues, observed, batch)
-            chunk = self.policy.predict_action_chunk(batch)
+            chunk = self.predict(remembered(self.policy, batch))
         require_finite(chunk, batch)
         self.policy.reset()
         return chunk.float().cpu()
 
-    def _remember(
-        self, queues: Mapping[str, deque], observed: Sequence[str], batch: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Fill the queues from which some policies read their history, as `select_action` does on a robot."""
-        images = [batch[key] for key in self.policy.config.image_features if key in batch]  # (B,n,C,h,w) each
-        if images:
-            batch = {OBS_IMAGES: torch.stack(images, dim=-4), OBS_IMAGE: images[0], **batch}
-        for key in observed:
-            if key in batch:
-                steps = batch[key].unbind(1)
-                queues[key].extend(
-                    [steps[0]] * (queues[key].maxlen or 1)
-                )  # The first one stands for what is missing.
-                queues[key].extend(steps)
+
+def observed_keys(policy: PreTrainedPolicy) -> list[str]:
+    """List what a policy reads from queues, filled by its `select_action` on a robot; empty for most."""
+    queues: Mapping[str, deque] = getattr(policy, "_queues", None) or {}
+    return [key for key in queues if key != ACTION]
+
+
+def remembered(policy: PreTrainedPolicy, batch: dict[str, Any], history: int | None = None) -> dict[str, Any]:
+    """Fill the queues of `observed_keys` from a preprocessed batch (B,n,...) with a history, and complete the batch.
+
+    With ``history`` the queues hold as many observations, and else as many as they are made for.
+    """
+    observed = observed_keys(policy)
+    if not observed:
         return batch
+    images = [batch[key] for key in policy.config.image_features if key in batch]  # (B,n,C,h,w) each
+    if images:
+        batch = {OBS_IMAGES: torch.stack(images, dim=-4), OBS_IMAGE: images[0], **batch}
+    for key in observed:
+        if key in batch:
+            length, steps = history or policy._queues[key].maxlen or 1, batch[key].unbind(1)
+            # The first one stands for what is missing.
+            policy._queues[key] = deque([*[steps[0]] * length, *steps], maxlen=length)
+    return batch
 
 
 def batched(observations: Sequence[Observation]) -> Observation:
@@ -123,6 +139,11 @@ def batched(observations: Sequence[Observation]) -> Observation:
 def exchanged(own: Observation, other: Observation, keys: Sequence[str]) -> Observation:
     """Make the observation that is ``own`` but for some keys, whose whole history is ``other``'s."""
     return {**own, **{key: other[key] for key in keys}}
+
+
+def chunk_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square difference (B,) of two batches of chunks (B,H,A)."""
+    return (a - b).square().flatten(1).mean(1).sqrt()
 
 
 def episodes_of(dataset: LeRobotDataset) -> np.ndarray:
