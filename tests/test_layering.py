@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "policies": {"method", "hub", "checkpoints", "labels", "files"},
     "importing": {"hub", "labels", "files", "processes"},
     "labelling": {"method", "hub", "statistics", "labels", "policies", "importing", "files", "policy_flags"},
-    "inspection": {"method", "statistics", "labels", "policies", "files"},
+    "inspection": {"method", "statistics", "labels", "policies", "files", "policy_flags"},
     "benchmark": {"method", "statistics", "policies", "inspection", "envs", "files", "processes"},
     "scripts": {
         "policies",

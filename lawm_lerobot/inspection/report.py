@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lawm_lerobot.inspection.metrics import OWN, Metrics
-from lawm_lerobot.inspection.plots import DRIVES, draw_explained_variance, draw_latents, draw_probes
+from lawm_lerobot.inspection.planning import Planning
+from lawm_lerobot.inspection.plots import (
+    DRIVES,
+    draw_explained_variance,
+    draw_latents,
+    draw_looking,
+    draw_probes,
+)
 from lawm_lerobot.inspection.sample import Sample
 from lawm_lerobot.inspection.shown import RECONSTRUCTED, Shown, write_video
 from lawm_lerobot.inspection.verdict import HEALTHY, Findings
@@ -32,6 +39,7 @@ def write_report(
     sample: Sample,
     findings: Findings,
     shown: Shown,
+    planning: Planning | None,
     warnings: Sequence[str],
     about: dict[str, str],
     directory: Path,
@@ -40,13 +48,14 @@ def write_report(
 
     ``about`` says what was inspected, without paths of this machine.
     """
-    pictures = _write_pictures(sample, findings, shown, directory)
+    pictures = _write_pictures(sample, findings, shown, planning, directory)
     values = {
         "verdict": findings.verdict,
         "checks": {name: asdict(check) for name, check in findings.checks.items()},
         "remarks": findings.remarks,
         "warnings": list(warnings),
         "about": about,
+        "looking": None if planning is None else planning.to_json(),
         **findings.metrics.to_json(),
     }
     (directory / METRICS).write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
@@ -62,7 +71,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_pictures(sample: Sample, findings: Findings, shown: Shown, directory: Path) -> dict[Path, str]:
+def _write_pictures(
+    sample: Sample, findings: Findings, shown: Shown, planning: Planning | None, directory: Path
+) -> dict[Path, str]:
     """The pictures and the film, with the captions below them."""
     import matplotlib
 
@@ -94,6 +105,11 @@ def _write_pictures(sample: Sample, findings: Findings, shown: Shown, directory:
             "Action: mean over the frames between x_k and x_{k+1}. Action change: the one recorded with x_{k+1} "
             "minus the one with x_k, which is what frames can tell of positions. Grey: baselines, of which "
             "'untrained' is the same architecture with random weights."
+        )
+    if planning is not None:
+        pictures[draw_looking(planning.looking, planning.occlusions, directory / "looking.png")] = (
+            "Where the policy looks when it plans: each patch is painted over in turn, and the colour is how far that moves "
+            "the latent actions that it predicts. Right: the use of each input."
         )
     return pictures
 

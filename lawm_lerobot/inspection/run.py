@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import lerobot
 from draccus.utils import ParsingError
-from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.video_utils import FrameTimestampError
 from lerobot.utils.import_utils import register_third_party_plugins
@@ -15,15 +14,18 @@ from lerobot.utils.import_utils import register_third_party_plugins
 import lawm_lerobot
 from lawm_lerobot.files import written_aside
 from lawm_lerobot.inspection import looking
+from lawm_lerobot.inspection.configuration import RERUN, InspectConfig, InspectedDataset
 from lawm_lerobot.inspection.dataset import verdict as dataset_verdict
 from lawm_lerobot.inspection.dataset.report import inspect_data
 from lawm_lerobot.inspection.metrics import Metrics, measure
+from lawm_lerobot.inspection.planning import measure_planning
 from lawm_lerobot.inspection.policy_report import inspect_policy, load_policy
 from lawm_lerobot.inspection.report import REPORT, write_report
 from lawm_lerobot.inspection.sample import check_fit, take_sample
 from lawm_lerobot.inspection.shown import choose_shown, require_rerun, show_in_rerun
 from lawm_lerobot.inspection.verdict import (
     HEALTHY,
+    NOT_FINITE,
     VERDICTS,
     Findings,
     judge,
@@ -36,69 +38,11 @@ from lawm_lerobot.policies.common.pretraining_checkpoint import load_pretraining
 
 logger = logging.getLogger(__name__)
 
-RERUN = "rerun"
 CLIPS = 256
 
 
-@dataclass
-class InspectedDataset:
-    """The dataset to look at.
-
-    Args:
-        repo_id: A LeRobotDataset with the cameras, and the state if any, of the checkpoint. Actions are compared, if any.
-        root: The dataset's directory, if it is not in LeRobot's own cache.
-    """
-
-    repo_id: str
-    root: Path | None = None
-
-
-@dataclass
-class InspectConfig:
-    """Flags of ``lawm-inspect``.
-
-    Args:
-        dataset: The dataset to look at; best one that was not pretrained on.
-        output_dir: The directory of the report; it must not exist yet, or be empty.
-        policy: Give ``--policy.path=<directory or Hub id>``, a ``lawm_*`` pretraining checkpoint or any LeRobot policy
-            with actions. Without it the report is on the dataset itself.
-        clips: The number of clips, spaced evenly over the dataset, of a pretraining checkpoint's report; 256 by default.
-        frames: The number of frames, spaced evenly over the dataset, of the report on a policy with actions, 64 by
-            default; of all cameras together in the report on a dataset, 4000 by default.
-        require: The verdict that must be reached, or a better one, for the exit code to be 0.
-        seed: The seed of the shuffles, of the baselines with random weights, and of the probes' splits; of a policy
-            with actions that of the pairs of frames and of its noise.
-        display: ``rerun`` opens the Rerun viewer besides, for a pretraining checkpoint.
-        tolerance_s: Seconds by which a picture's time may differ from its frame's, as LeRobot's ``--tolerance_s``.
-    """
-
-    dataset: InspectedDataset
-    output_dir: Path
-    policy: PreTrainedConfig | None = None
-    clips: int | None = None
-    frames: int | None = None
-    require: str | None = None
-    seed: int = 0
-    display: str | None = None
-    tolerance_s: float = 1e-4
-
-    def __post_init__(self) -> None:
-        for name in ("clips", "frames"):
-            number = getattr(self, name)
-            if number is not None and number < 2:
-                raise ParsingError(f"{name} is {number}, expected at least 2: change --{name}.")
-        known_verdict(self.require, (*VERDICTS, *looking.VERDICTS, *dataset_verdict.VERDICTS))
-        if self.display not in (None, RERUN):
-            raise ParsingError(f"display is {self.display!r}, expected {RERUN!r}: change --display.")
-
-    @classmethod
-    def __get_path_fields__(cls) -> list[str]:
-        """LeRobot's parser then takes ``--policy.path``."""
-        return ["policy"]
-
-
-def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -> None:
-    """Inspect the checkpoint at a directory or Hub id, its config changed by flags, and write the report.
+def inspect_checkpoint(config: InspectConfig) -> None:
+    """Inspect the checkpoint of ``--policy.path``, its config changed by flags, and write the report.
 
     What it says on disk decides which report: on latent actions if it is one of pretraining, else on how much it looks.
 
@@ -110,6 +54,8 @@ def inspect_checkpoint(config: InspectConfig, path: str, overrides: list[str]) -
     """
     _require_new(config.output_dir)
     register_third_party_plugins()
+    path, overrides = config.policy.path, config.policy.overrides
+    assert path is not None
     saved = read_config(_existing(path), [flag for flag in overrides if "pretrained_revision" in flag])
     pretraining = isinstance(saved, LawmConfig) and saved.pretraining
     kind = "a pretraining checkpoint" if pretraining else "a policy with actions"
@@ -137,7 +83,7 @@ def inspect_dataset(config: InspectConfig) -> None:
         ValueError: If the dataset cannot be read, or the verdict is worse than the required one.
     """
     _require_new(config.output_dir)
-    if config.policy is not None:
+    if config.policy.overrides:
         raise ParsingError(
             "--policy flags were given without a checkpoint, expected --policy.path=<directory or Hub id>: give it, or leave "
             "all of them out to look at the dataset itself."
@@ -192,11 +138,15 @@ def _inspect_pretraining(config: InspectConfig, path: str, overrides: list[str])
             f"The dataset has {len(sample.frames)} whole clips, fewer than the {clips} asked for."
         )
     findings = judge(measure(policy, sample, config.seed))
+    planning = None
+    if findings.verdict != NOT_FINITE:
+        planning = measure_planning(policy, preprocessor, dataset, config.seed)
+        findings = replace(findings, remarks=[*findings.remarks, str(planning)])
     shown = choose_shown(policy, sample)
     with written_aside(config.output_dir) as folder:
         folder.mkdir()
         about = _about(policy.config, config, findings.metrics)
-        write_report(sample, findings, shown, warnings, about, folder)
+        write_report(sample, findings, shown, planning, warnings, about, folder)
     _log(findings, warnings, config.output_dir / REPORT)
     if config.display == RERUN:
         show_in_rerun(sample, shown)

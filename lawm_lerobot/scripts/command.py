@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import draccus
@@ -30,22 +30,6 @@ class UsageError(ValueError):
     """Flags that parse one by one and do not go together, or a flag that is missing."""
 
 
-@dataclass(frozen=True)
-class PolicyPath:
-    """The value of ``--policy.path``, None if it was not given, and the other ``--policy.*`` flags as typed."""
-
-    path: str | None
-    overrides: list[str]
-
-
-def policy_path() -> PolicyPath:
-    """The ``--policy.path`` of the command that is running."""
-    from lerobot.configs import parser
-
-    overrides = parser.get_yaml_overrides("policy") + (parser.get_cli_overrides("policy") or [])
-    return PolicyPath(parser.get_path_arg("policy"), overrides)
-
-
 def run_command[Config](
     config_class: type[Config],
     run: Callable[[Config], Any],
@@ -57,8 +41,7 @@ def run_command[Config](
     """Parse the command line, run a command, and return the exit code.
 
     Args:
-        config_class: The dataclass of the flags. One with LeRobot's ``__get_path_fields__`` is parsed by LeRobot's own
-            parser, so that it takes ``--policy.path``, and then ``argv`` must be None.
+        config_class: The dataclass of the flags, of which one may be a `PolicyFlags`.
         run: The command. A result of False means that it could not be done and has said why.
         user_errors: Exceptions that are told to the user in their own words.
         interrupted: What to say after Ctrl-C: what became of the work.
@@ -88,22 +71,9 @@ def parse[Config](config_class: type[Config], argv: Sequence[str] | None = None)
         FileNotFoundError: If there is no file ``--config_path``.
         SystemExit: With 0 after ``--help``, with 2 where a flag does not exist.
     """
-    if not hasattr(config_class, "__get_path_fields__"):
-        flags = list(sys.argv[1:] if argv is None else argv)
-        with gathered(flags) if _takes_policy(config_class) else nullcontext(flags) as args:
-            return draccus.parse(config_class, args=args)
-    assert argv is None, "LeRobot's parser reads the process's own flags"
-    from lerobot.configs import parser
-
-    def taken(config: Any) -> Any:
-        return config
-
-    # LeRobot's decorator finds the class to parse in the annotation.
-    taken.__annotations__["config"] = config_class
-    try:
-        return parser.wrap()(taken)()
-    except SystemExit as stop:
-        raise SystemExit(WRONG_USAGE if stop.code else 0) from stop
+    flags = list(sys.argv[1:] if argv is None else argv)
+    with gathered(flags) if _takes_policy(config_class) else nullcontext(flags) as args:
+        return draccus.parse(config_class, args=args)
 
 
 def _takes_policy(config_class: type[Any]) -> bool:

@@ -7,24 +7,26 @@ lawm-inspect --policy.path=outputs/pretrained/checkpoints/last/pretrained_model 
 
 import sys
 
-from lerobot.utils.utils import init_logging
-
-from lawm_lerobot.inspection.run import InspectConfig, inspect_checkpoint, inspect_dataset
-from lawm_lerobot.scripts.command import policy_path, run_command
+from lawm_lerobot.inspection.configuration import InspectConfig
+from lawm_lerobot.scripts.command import run_command
 
 
 def inspect(config: InspectConfig) -> None:
     """Inspect the checkpoint ``--policy.path``, or the dataset if there is none."""
-    policy = policy_path()
-    if policy.path is None:
+    # Imported late: LeRobot takes seconds to load, which --help does not wait for.
+    from lerobot.utils.utils import init_logging
+
+    from lawm_lerobot.inspection.run import inspect_checkpoint, inspect_dataset
+
+    init_logging()
+    if config.policy.path is None:
         inspect_dataset(config)
     else:
-        inspect_checkpoint(config, policy.path, policy.overrides)
+        inspect_checkpoint(config)
 
 
 def main() -> int:
     """Run the command; returns the exit code."""
-    init_logging()
     return run_command(InspectConfig, inspect, interrupted="interrupted, no report was written")
 
 

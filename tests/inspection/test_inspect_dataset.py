@@ -263,7 +263,8 @@ def test_flags_of_a_policy_and_datasets_that_show_nothing(tmp_path: Path) -> Non
     for flag, said in (
         ("--clips=8", "--clips means nothing"),
         ("--require=healthy", "expected one of good, idle_joint, "),
-        ("--policy.type=lawm_act", "expected --policy.path"),
+        ("--policy.device=cpu", "expected --policy.path"),
+        ("--policy.type=lawm_act", "give --policy.path alone"),
     ):
         assert said in look(dataset, out, flag, code=2)
     blind = make_dataset(tmp_path / "blind", lengths=(5,), cameras=())

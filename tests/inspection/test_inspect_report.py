@@ -21,7 +21,14 @@ from helpers.training import pretrain
 from lerobot.utils import import_utils
 from PIL import Image
 
-PICTURES = {"strips.png", "transfer.png", "explained_variance.png", "latents.png", "probes.png"}
+PICTURES = {
+    "strips.png",
+    "transfer.png",
+    "explained_variance.png",
+    "latents.png",
+    "probes.png",
+    "looking.png",
+}
 
 
 def test_page_holds_every_picture_and_asks_nobody_for_anything(reports: dict[str, Path]) -> None:
