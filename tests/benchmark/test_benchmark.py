@@ -161,6 +161,7 @@ def measured(output_dir: Path) -> dict[str, CellResult]:
     return {key: replace(result, seconds={}) for key, result in results.items()}
 
 
+@pytest.mark.slow
 def test_killed_and_restarted_gives_the_table_of_an_uninterrupted_run(tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     whole = benchmark(straight, workers=1)

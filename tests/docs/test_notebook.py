@@ -25,7 +25,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
 def test_the_notebook_runs_to_its_last_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (settings,) = [cell for cell in notebook.cells if "STEPS, BATCH_SIZE =" in cell.source]
-    settings.source += "\nDEVICE, STEPS, BATCH_SIZE = 'cpu', 6, 4"
+    settings.source += "\nDEVICE, STEPS, BATCH_SIZE = 'cpu', 27, 4"
     # A kernel of this environment, whatever others are installed for the user.
     monkeypatch.setenv("JUPYTER_PATH", str(Path(sys.prefix) / "share" / "jupyter"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

@@ -37,6 +37,7 @@ def reports() -> Iterator[dict[str, Report]]:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["loading", "scaling", "startup", "import"])
 def test_ratios_are_rows_of_the_table(reports: dict[str, Report], section: str) -> None:
     for row in reports[section]["ratios"]:
@@ -46,6 +47,7 @@ def test_ratios_are_rows_of_the_table(reports: dict[str, Report], section: str) 
     assert len({row["what"] for row in reports[section]["ratios"]}) == len(reports[section]["ratios"]) > 0
 
 
+@pytest.mark.slow
 def test_loading_measures_every_dataset_by_workers(reports: dict[str, Report]) -> None:
     report = reports["loading"]
     assert report["clips_per_s"].keys() == {"imported 128x128", "stock 128x128", "stock 480x640"}
@@ -56,6 +58,7 @@ def test_loading_measures_every_dataset_by_workers(reports: dict[str, Report]) -
     assert sorted(row["target"] or 0 for row in report["ratios"]) == [0, 1, 3]
 
 
+@pytest.mark.slow
 def test_the_import_is_measured_beside_the_loop(reports: dict[str, Report]) -> None:
     (found,) = reports["import"]["kinds"].values()
     assert (found["source_frames"], found["episodes"]) == (8 * 2 * 12, 8)
@@ -104,6 +107,7 @@ def test_the_importers_workers_import_anew_what_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", command], cwd=root).returncode == 0
 
 
+@pytest.mark.slow
 def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:
     assert reports["startup"]["offers_lawm_act"] == {"with": True, "without": False}
     assert reports["startup"]["first_step"].keys() == {"lawm_act", "act"}
@@ -112,6 +116,7 @@ def test_hidden_plugin_is_hidden(reports: dict[str, Report]) -> None:
         assert 0 < found["after_imports_s"]["median"] < found["seconds"]["median"]
 
 
+@pytest.mark.slow
 def test_scaling_reads_the_log_of_a_run(reports: dict[str, Report]) -> None:
     (run,) = reports["scaling"]["processes"]
     assert (run["workers"], run["batch"], run["processes"]) == (0, 8, 1)

@@ -58,8 +58,8 @@ class LawmPolicy(PretrainingPolicy, FinetuningPolicy):
         """
         Args:
             config: The config of the stage that is wanted. Pretraining on a dataset writes ``dataset_fps``,
-                ``labels.action_dims`` and the frames of a stride in seconds into it: LeRobot saves this very object with the checkpoint, and whoever
-                loads that has no dataset.
+                ``labels.action_dims`` and the frames of a stride in seconds into it: LeRobot saves this very object with
+                the checkpoint, and whoever loads that has no dataset.
             dataset_stats: LeRobot's statistics of the dataset, by which camera images are normalised.
             dataset_meta: LeRobot's metadata of the dataset; present whenever the policy is built for training.
             load_base: Begin with the weights at `LawmConfig.base_path`; not if a checkpoint's follow.

@@ -121,6 +121,7 @@ class Video:
                 another time; or if no episode is long enough.
         """
         config, reader = teacher.config, self.reader
+        config.latent_action.settle(reader.fps)  # of a checkpoint that no dataset was given to
         stride = config.latent_action.stride
         if config.dataset_fps is not None and reader.fps != config.dataset_fps:
             raise VideoError(
