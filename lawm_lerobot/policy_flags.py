@@ -35,21 +35,20 @@ def gathered(argv: Sequence[str]) -> Iterator[list[str]]:
     Those in the ``policy:`` section of a ``--config_path`` come first; draccus reads a copy of the file without them.
 
     Raises:
-        ParsingError: If a type is given, which is the checkpoint's own.
+        ParsingError: If a type is given, which is the checkpoint's own, or the file is no YAML.
         FileNotFoundError: If there is no such file.
     """
     overrides: list[str] = []
     kept, typed = [], []
-    flags = iter(argv)
     with tempfile.TemporaryDirectory() as folder:
-        for flag in flags:
+        for flag in _with_values(argv):
             name, equals, value = flag.partition("=")
-            if name == f"--{CONFIG_ARG}":
-                file, copy = Path(value if equals else next(flags, "")), Path(folder) / "config.yaml"
-                overrides = _take_fields(file, copy)
+            if name == f"--{CONFIG_ARG}" and equals:
+                copy = Path(folder) / "config.yaml"
+                overrides = _take_fields(Path(value), copy)
                 kept.append(f"{name}={copy}")
             elif name.startswith(f"{FLAG}.") and name != f"{FLAG}.path":
-                typed.append(f"--{name.removeprefix(f'{FLAG}.')}={value if equals else next(flags, '')}")
+                typed.append(f"--{flag.removeprefix(f'{FLAG}.')}")
             else:
                 kept.append(flag)
         overrides += typed
@@ -58,13 +57,28 @@ def gathered(argv: Sequence[str]) -> Iterator[list[str]]:
         yield [*kept, f"{FLAG}.overrides={json.dumps(overrides)}"] if overrides else kept
 
 
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Write every ``--flag value`` as ``--flag=value``, as LeRobot's parser pairs them."""
+    joined: list[str] = []
+    for word in argv:
+        if not word.startswith("--") and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _take_fields(file: Path, copy: Path) -> list[str]:
     """Copy a configuration file without the fields of its policy, which are returned as flags."""
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ParsingError(f"{file} cannot be read as YAML ({reason}): change --{CONFIG_ARG}.") from error
     taken: list[str] = []
     if isinstance(config, dict) and isinstance(config.get("policy"), dict):
         policy = config["policy"]
-        config["policy"] = {name: policy.pop(name) for name in ("path",) if name in policy}
+        config["policy"] = {"path": policy.pop("path", None)}
         taken.extend(_flatten(policy))
     copy.write_text(yaml.safe_dump(config), encoding="utf-8")
     return taken

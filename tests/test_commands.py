@@ -54,6 +54,19 @@ def test_fields_of_the_checkpoint_stand_in_a_file_or_are_typed(tmp_path: Path) -
     assert (typed.policy.path, typed.policy.overrides) == ("other", [])
 
 
+def test_a_flag_without_a_value_leaves_the_next_one_alone() -> None:
+    config = parse(ExportConfig, ["--policy.compile_model", "--output_dir", "x", "--policy.path", "y"])
+    assert (config.output_dir, config.policy.path) == (Path("x"), "y")
+    assert config.policy.overrides == ["--compile_model"]
+
+
+def test_a_file_that_is_no_yaml_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "export.yaml"
+    file.write_text("policy: [")
+    assert run_command(ExportConfig, lambda config: None, argv=[f"--config_path={file}"]) == 2
+    assert "cannot be read as YAML" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -39,6 +39,12 @@ def test_healthy_metrics_are_those_of_something_learned(reports: dict[str, Path]
     assert len(baselines) == 2
     assert latents["latents"]["r2"] > max(baselines) + 0.1
     assert metrics["probe"]["episodes"] == 10
+    looking = metrics["looking"]  # Both inputs tell where the square is.
+    assert looking["pictures"]["low"] > 0.1
+    assert looking["state"]["low"] > 0.1
+    assert any(
+        remark.startswith("When it plans, the policy uses its pictures") for remark in metrics["remarks"]
+    )
     assert set(metrics["tasks"]) == set(TASKS)
 
 
