@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"hub"},
     "labels": {"method"},
     "envs": {"files"},
-    "policies": {"method", "hub", "checkpoints", "labels", "files"},
+    "policies": {"method", "hub", "checkpoints", "labels", "files", "processes"},
     "importing": {"hub", "labels", "files", "processes"},
     "labelling": {"method", "hub", "statistics", "labels", "policies", "importing", "files", "policy_flags"},
     "inspection": {"method", "statistics", "labels", "policies", "files", "policy_flags"},

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lawm_lerobot.method.latent_action import BOTH
+from lawm_lerobot.processes import peak_bytes
 from tools.speed import bench, control, policies, processes, rssm, steps
 from tools.speed.bench import main
 from tools.speed.policies import CAMERA, Run
@@ -193,7 +194,7 @@ def test_rssm_in_a_fresh_process() -> None:
     assert found["seconds"]["n"] == 2 and found["parameters"] > 1000
     assert found["threads"] == processes.THREADS
     assert 0 < found["of_which_imports_gb"] <= found["peak_gb"]
-    ours = processes.peak_bytes("cpu")
+    ours = peak_bytes("cpu")
     assert found["peak_gb"] + ballast.nbytes / 2 / processes.GB < ours / processes.GB
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from lawm_lerobot.processes import peak_bytes
 
 #: Threads of measured processes on the CPU, so that machines with more cores stay comparable.
 THREADS = 2
@@ -32,19 +31,6 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of ``function`` in a process that has done nothing else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
-
-
-def peak_bytes(device: str) -> int:
-    """The most memory that this process has held: allocated on the GPU, or resident on the host."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.exists():  # On Linux a child's ru_maxrss starts at what its parent held.
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def memory_entry(device: str, imports: int) -> dict[str, float]:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from lawm_lerobot.method.configuration import RSSMConfig
 from lawm_lerobot.method.latent_action import LatentActionConfig
-from tools.speed.processes import in_fresh_process, memory_entry, peak_bytes, use_threads
+from lawm_lerobot.processes import peak_bytes
+from tools.speed.processes import in_fresh_process, memory_entry, use_threads
 from tools.speed.table import row
 from tools.speed.timing import interleaved, ratio, spread
 

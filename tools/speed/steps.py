@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 from lawm_lerobot.method.latent_action import BOTH, POLICY, LatentActionConfig
+from lawm_lerobot.processes import peak_bytes
 from tools.speed.policies import Run, build, policy_class_of, random_batch, training_step
-from tools.speed.processes import in_fresh_process, memory_entry, peak_bytes, use_threads
+from tools.speed.processes import in_fresh_process, memory_entry, use_threads
 from tools.speed.table import row
 from tools.speed.timing import interleaved, ratio, spread
 

@@ -8,15 +8,15 @@ preprocesses it, and logs now and then: that is the part of *loading*. The rest 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from lawm_lerobot.processes import peak_bytes
 
 #: Steps of a run over which its pace is measured. The first is left out, in which loaders start and kernels are chosen.
 MEASURED = 20
@@ -94,15 +94,6 @@ class Pace:
             f"Pretraining takes {self.step_s:.3g} s a step, {left} for the {run.steps - step} steps to come. "
             f"Peak memory {self.peak_bytes / GB:.1f} of {total_bytes(self.device) / GB:.1f} GB. {limit}."
         )
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory so far: allocated on the GPU, since LeRobot last reset it, or held by this process on the host."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 if found else psutil.Process().memory_info().rss
 
 
 def total_bytes(device: torch.device) -> int:
