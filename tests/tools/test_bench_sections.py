@@ -1,4 +1,4 @@
-"""The speed bench's sections on reading, starting and scaling, in their quick mode: their reports, never how fast."""
+"""The speed bench's sections on reading, starting, scaling and real runs, in their quick mode: their reports, never how fast."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tools.speed.fixtures import import_videos
 from tools.speed.importing import import_section
 from tools.speed.loading import bench_loading
 from tools.speed.processes import launch
+from tools.speed.runs import STEPS, bench_runs
 from tools.speed.scaling import bench_scaling, train
 from tools.speed.startup import TINY_ACT, TINY_LAWM, bench_startup
 
@@ -32,18 +33,19 @@ def reports() -> Iterator[dict[str, Report]]:
         yield {
             "loading": bench_loading(quick=True),
             "scaling": bench_scaling(quick=True),
+            "runs": bench_runs(quick=True),
             "startup": startup.result(),
             "import": imported.result(),
         }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["loading", "scaling", "startup", "import"])
+@pytest.mark.parametrize("section", ["loading", "scaling", "runs", "startup", "import"])
 def test_ratios_are_rows_of_the_table(reports: dict[str, Report], section: str) -> None:
     for row in reports[section]["ratios"]:
         assert row.keys() == {"what", "value", "q1", "q3", "target", "at_most", "unit"}
         assert isinstance(row["value"], float)
-        assert row["unit"] in ("x", "s")
+        assert row["unit"] in ("x", "s", "hours")
     assert len({row["what"] for row in reports[section]["ratios"]}) == len(reports[section]["ratios"]) > 0
 
 
@@ -124,9 +126,17 @@ def test_scaling_reads_the_log_of_a_run(reports: dict[str, Report]) -> None:
 
 
 @pytest.mark.slow
+def test_runs_last_as_long_as_their_steps(reports: dict[str, Report]) -> None:
+    runs = reports["runs"]["runs"]
+    assert [name.split(", ")[1] for name in runs] == ["pretrain", "finetune"]
+    for run, row in zip(runs.values(), reports["runs"]["ratios"], strict=True):
+        assert row["value"] == pytest.approx((run["update_s"] + run["data_s"]) * STEPS / 3600, abs=0.06)
+
+
+@pytest.mark.slow
 def test_scaling_counts_the_samples_of_all_processes(tmp_path: Path) -> None:
     root = import_videos(tmp_path / "imported", episodes=1, seconds=2)
-    flags = (*TINY_ACT, *TINY_LAWM, "--policy.device=cpu")
+    flags = ("--policy.type=lawm_act", *TINY_ACT, *TINY_LAWM, "--policy.device=cpu")
     run = train(root, *flags, steps=1, workers=1, batch=2, processes=2)
     assert run["samples_per_s"] == pytest.approx(4 / (run["update_s"] + run["data_s"]), rel=0.01)
 

@@ -39,6 +39,7 @@ SECTIONS = {
     "control": "tools.speed.control:control_section",
     "startup": "tools.speed.startup:bench_startup",
     "scaling": "tools.speed.scaling:bench_scaling",
+    "runs": "tools.speed.runs:bench_runs",
 }
 
 

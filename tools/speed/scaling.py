@@ -2,7 +2,7 @@
 
     python -m tools.speed --only=scaling
 
-Every process computes with one thread.
+Every process computes with one thread: threads that wait for each other on a machine in use are slower than one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ LOGGED = re.compile(r"updt_s:(?P<update_s>[\d.]+).*data_s:(?P<data_s>[\d.]+)")
 
 
 def train(
-    root: Path, *flags: str, steps: int, workers: int = 0, batch: int = 8, processes: int | None = None
+    root: Path,
+    *flags: str,
+    steps: int,
+    workers: int = 0,
+    batch: int = 8,
+    processes: int | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Run a few steps of `lerobot-train`.
-
-    Every process has one thread: threads that wait for each other on a machine in use are slower than one.
 
     Args:
         root: The folder of the dataset.
@@ -37,6 +41,7 @@ def train(
         workers: The number of loader workers of each process.
         batch: The batch size of each process.
         processes: The number of processes that torchrun starts; None for one plain process.
+        threads: The number of threads of each process.
 
     Returns:
         ``samples_per_s`` of all processes together, and the seconds that a step waits for data and then computes,
@@ -48,7 +53,7 @@ def train(
             [
                 *(sys.executable, *(torchrun if processes else ()), "-m", "lerobot.scripts.lerobot_train"),
                 *dataset_flags(root),
-                *("--policy.type=lawm_act", "--policy.pretrained_backbone_weights=null", *flags),
+                *("--policy.pretrained_backbone_weights=null", *flags),
                 *(
                     f"--batch_size={batch}",
                     f"--num_workers={workers}",
@@ -57,7 +62,7 @@ def train(
                 ),
                 *("--policy.push_to_hub=false", "--save_checkpoint=false", f"--output_dir={place}/run"),
             ],
-            environment={"OMP_NUM_THREADS": "1"},
+            environment={"OMP_NUM_THREADS": str(threads)},
         ).output
     logged = [found.groupdict() for found in LOGGED.finditer(output)][1:]
     update, data = ([float(step[name]) for step in logged] for name in ("update_s", "data_s"))
@@ -81,8 +86,8 @@ def bench_scaling(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
     Returns:
         ``workers``, ``batch`` and ``processes``: one entry per run, see `train`; ``ratios`` of samples a second.
     """
-    tiny = (*TINY_ACT, *TINY_LAWM) if quick else ()
-    here, processor = (*tiny, f"--policy.device={device}"), ("--policy.device=cpu",)
+    policy = ("--policy.type=lawm_act", *((*TINY_ACT, *TINY_LAWM) if quick else ()))
+    here, processor = (*policy, f"--policy.device={device}"), (*policy, "--policy.device=cpu")
     steps = 2 if quick else 5
     with tempfile.TemporaryDirectory() as place:
         root = import_videos(Path(place) / "imported", episodes=2, seconds=2 if quick else 8)
