@@ -11,7 +11,7 @@ export MUJOCO_GL
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) ## make .venv with the pinned requirements and this package, and check off-screen rendering
@@ -26,7 +26,7 @@ demo: setup ## the whole main job, small: pretrain, finetune, evaluate, export
 
 .PHONY: test
 test: setup ## the quick tests
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not libero" -n 2 --dist loadfile
 
 .PHONY: test-method
 test-method: setup ## the tests of the method alone, in seconds
@@ -34,7 +34,24 @@ test-method: setup ## the tests of the method alone, in seconds
 
 .PHONY: test-slow
 test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not libero"
+
+# An environment of its own: LIBERO's robosuite needs MuJoCo below 3.9, and the figures on Meta-World were measured with
+# the version in requirements.lock.
+LIBERO := .venv-libero
+.PHONY: setup-libero
+setup-libero: $(LIBERO)/.installed ## make .venv-libero with LIBERO, for its simulator's tests and examples
+
+$(LIBERO)/.installed: requirements-libero.lock pyproject.toml | setup
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LIBERO)
+	$(BIN)/uv pip install --quiet --python $(LIBERO)/bin/python --requirement requirements-libero.lock
+	$(BIN)/uv pip install --quiet --python $(LIBERO)/bin/python --no-deps --no-build-isolation --editable .
+	$(LIBERO)/bin/lawm-libero-setup
+	@touch $@
+
+.PHONY: test-libero
+test-libero: setup-libero ## the tests that need LIBERO's simulator
+	$(LIBERO)/bin/python -m pytest -m libero tests/envs
 
 # LeRobot's own requirements decide where they differ from the lock file's.
 NEXT := .venv-next
@@ -48,7 +65,7 @@ test-next: setup ## the tests against another LeRobot: make test-next LEROBOT=<a
 	$(BIN)/uv pip install --quiet --python $(NEXT)/bin/python --no-sources \
 		"$(LEROBOT)[training,diffusion,metaworld,smolvla,pi,peft,feetech,async,pyzmq-dep]"
 	$(BIN)/uv pip install --quiet --python $(NEXT)/bin/python --no-deps --no-build-isolation --editable .
-	$(NEXT)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile $(NEXT_TESTS)
+	$(NEXT)/bin/python -m pytest -m "not slow and not libero" -n 2 --dist loadfile $(NEXT_TESTS)
 
 .PHONY: lint
 lint: setup ## ruff, mypy and typos, as in CI
@@ -70,6 +87,9 @@ bench-gpu: setup ## the speed figures, on an NVIDIA GPU
 lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra metaworld --group dev --universal --python-version 3.12 \
 		--no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra libero --extra metaworld --group dev --universal --python-version 3.12 \
+		--no-emit-index-url --quiet --custom-compile-command "make lock" --generate-hashes \
+		--output-file requirements-libero.lock
 
 .PHONY: clean
 clean: ## remove caches and build output; .venv and training output stay

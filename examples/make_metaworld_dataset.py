@@ -102,8 +102,8 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
     )
     require_metaworld()
 
+    from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
     from lawm_lerobot.envs.recording import (
-        ExpertRecording,
         check_root_is_free,
         default_root,
         record_expert_episodes,
@@ -112,7 +112,7 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
 
     root = cfg.root or default_root(cfg.repo_id)
     check_root_is_free(root)
-    recording = ExpertRecording(
+    recording = MetaworldRecording(
         tasks,
         cfg.episodes,
         seed=cfg.seed,
@@ -133,6 +133,7 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
     episodes = record_expert_episodes(recording, cfg.workers)
     frames = write_dataset(
         tqdm(episodes, total=len(tasks) * cfg.episodes, unit="episode"),
+        recording.robot,
         repo_id=cfg.repo_id,
         root=root,
         fps=cfg.fps,

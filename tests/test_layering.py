@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
         "labelling",
         "inspection",
         "benchmark",
+        "envs",
         "hub",
         "files",
         "policy_flags",

@@ -57,7 +57,7 @@ class CellRecordings:
     def record(
         self, title: str, parts: list[dict[str, Any]], *, with_actions: bool, with_state: bool = True
     ) -> Command:
-        """The command that records ``parts``, each of them the fields of an `ExpertRecording`, as one dataset."""
+        """The command that records ``parts``, each of them the fields of a `MetaworldRecording`, as one dataset."""
         pictures = {"size": self.cfg.size, "cameras": parse_cameras(self.cfg.camera), **self.scene()}
         spec = {
             "repo_id": "benchmark/record",

@@ -15,7 +15,6 @@ body="hidden" doubles the steps.
 """
 
 import atexit
-import multiprocessing
 import os
 import sys
 import warnings
@@ -46,11 +45,11 @@ if mujoco.mjNEQDATA != 11:
     )
 
 from lerobot.envs.metaworld import MetaworldEnv
-from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
 from lawm_lerobot.envs.configuration_metaworld import STATE_DIM, check_variation
 from lawm_lerobot.envs.scenery import Scenery, change_body, draw_scenery, turn_cameras, zoom_cameras
+from lawm_lerobot.envs.vectorizing import vectorize
 
 # Said by the scripted experts at nearly every step: their raw actions are larger than 1. expert_action() clips them.
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", module="metaworld")
@@ -283,18 +282,8 @@ def create_metaworld_envs(
         gym_kwargs: Arguments of `LawmMetaworldEnv`.
         use_async_envs: Use one process per copy (from two copies on), started when the task's turn comes.
     """
-    use_async = use_async_envs and n_envs > 1
-    if use_async:
-        # Workers are forked from a server that has imported this module once, instead of each importing it.
-        multiprocessing.set_forkserver_preload([__name__])
 
-    def vectorize(task: str) -> gym.vector.VectorEnv:
-        factories = [partial(LawmMetaworldEnv, task, **gym_kwargs)] * n_envs
-        if use_async:
-            return _LazyAsyncVectorEnv(factories)
-        return gym.vector.SyncVectorEnv(
-            [freeze_after_episode_end(factory) for factory in factories],
-            autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
-        )
+    def make(task: str) -> gym.vector.VectorEnv:
+        return vectorize([partial(LawmMetaworldEnv, task, **gym_kwargs)] * n_envs, use_async_envs, __name__)
 
-    return {suite: {i: vectorize(task) for i, task in enumerate(tasks)} for suite, tasks in suites.items()}
+    return {suite: {i: make(task) for i, task in enumerate(tasks)} for suite, tasks in suites.items()}

@@ -1,23 +1,25 @@
-"""Record Meta-World's scripted experts as a LeRobotDataset.
+"""Record a simulation's scripted experts as a LeRobotDataset.
 
-    episodes = record_expert_episodes(ExpertRecording(["push-v3"], episodes_per_task=25, size=96))
-    write_dataset(episodes, repo_id="me/push", root=Path("data/push"), fps=80)
+    recording = MetaworldRecording(["push-v3"], episodes_per_task=25, size=96)
+    episodes = record_expert_episodes(recording)
+    write_dataset(episodes, recording.robot, repo_id="me/push", root=Path("data/push"), fps=80)
 
-A frame holds the observation before the policy acts, and the action it should take there. Object positions, and what
-`variation` changes, come from the episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
+A frame holds the observation before the policy acts, and the action it should take there. Places of things, and what
+else varies, come from the episode's seed: 0, 1, 2, ... above `seed`, the same that LeRobot's evaluation counts up from its own `--seed` (1000
 unless changed), so keep the two ranges apart.
 """
 
 import multiprocessing
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import av
 import datasets
@@ -26,14 +28,18 @@ from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME, OBS_IMAGES, OBS_STATE
 
-from lawm_lerobot.envs.configuration_metaworld import ACTION_DIM, PICTURES, STATE_DIM, require_metaworld
-
-if TYPE_CHECKING:
-    from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
-
 # A failed episode is tried again with the next of these above its seed. Far from any seed that a user counts up to.
 RETRY_SEED_STEP = 1_000_000
 MAX_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A simulated robot as a dataset describes it: its type, and the names of the numbers of its state and action."""
+
+    type: str
+    state: tuple[str, ...]
+    action: tuple[str, ...]
 
 
 @dataclass
@@ -41,8 +47,8 @@ class RecordedEpisode:
     """One recorded episode of n frames.
 
     Args:
-        task, instruction: Meta-World's name of the task, such as push-v3, and the words for it in LeRobot's table.
-        seed: The seed of the reset; `reset(seed=...)` gives the same object positions again.
+        task, instruction: The simulation's name of the task, such as push-v3, and the words for it.
+        seed: The seed of the reset; `reset(seed=...)` gives the same places of things again.
         success: True if the expert succeeded.
         images, state: Pictures of each camera and the arm's state in each frame.
         action: The action chosen in each frame, or the one executed, see `ExpertRecording.record_executed`.
@@ -53,20 +59,30 @@ class RecordedEpisode:
     seed: int
     success: bool
     images: dict[str, np.ndarray]  # {camera: (n, size, size, 3) uint8}
-    state: np.ndarray  # (n, 4) float32
-    action: np.ndarray  # (n, 4) float32
+    state: np.ndarray  # (n, S) float32
+    action: np.ndarray  # (n, A) float32
+
+
+class ExpertEnv(Protocol):
+    """A simulation with a scripted expert, which may be stepped on after a success."""
+
+    task_description: str
+
+    def reset(self, *, seed: int) -> tuple[dict[str, Any], dict[str, Any]]: ...
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]: ...
+    def expert_action(self) -> np.ndarray: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class ExpertRecording:
-    """The settings of a recording; the same settings give the same episodes.
+class ExpertRecording(ABC):
+    """The settings of a recording; the same settings give the same episodes. A simulation has a subclass with its own.
 
     Args:
-        tasks: Meta-World v3 task names.
+        tasks: The simulation's names of tasks.
         episodes_per_task: Number of episodes of each task.
         seed: Seed of the first episode of every task; episode k resets with `seed + k`.
-        size, cameras, shadows, camera_shift, distractors, body, variation, camera_zoom: Arguments of
-            `LawmMetaworldEnv`.
+        size: Height and width of the images in pixels.
         noise: Standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
             [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
         record_executed: Record the noisy action that moved the arm. By default the expert's clean action is
@@ -77,26 +93,30 @@ class ExpertRecording:
         success_only: Try a failed episode again with another seed, up to `MAX_ATTEMPTS` times.
     """
 
+    robot: ClassVar[Robot]
+    module: ClassVar[str]  # of the environment, which worker processes import once
+
     tasks: Sequence[str]
     episodes_per_task: int
     seed: int = 0
     size: int = 128
-    cameras: Sequence[str] = ("corner2",)
-    shadows: bool = False
-    camera_shift: float = 0.0
-    distractors: int = 0
-    body: str = "sawyer"
-    variation: float = 0.0
-    camera_zoom: float = 1.0
     noise: float = 0.0
     record_executed: bool = False
     max_steps: int = 500
     frames_after_success: int = 5
     success_only: bool = True
 
-    def environment(self, task: str) -> "LawmMetaworldEnv":
-        arguments = {name: getattr(self, name) for name in ("size", *PICTURES)}
-        return _get_env(task=task, cameras=tuple(self.cameras), episode_length=self.max_steps, **arguments)
+    @abstractmethod
+    def require_simulator(self) -> None:
+        """Raise ImportError, with what to do, if the simulator cannot be used."""
+
+    @abstractmethod
+    def make_environment(self, task: str) -> ExpertEnv:
+        """An environment of one task."""
+
+    @abstractmethod
+    def frame(self, observation: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The pictures, {camera: (size, size, 3) uint8}, and the state, (S,) float32, that a policy would be given."""
 
 
 def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iterator[RecordedEpisode]:
@@ -109,7 +129,7 @@ def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iter
     Raises:
         RuntimeError: If the expert fails `MAX_ATTEMPTS` times running and `success_only` is set.
     """
-    require_metaworld()
+    recording.require_simulator()
     seeds = range(recording.seed, recording.seed + recording.episodes_per_task)
     episodes = [(recording, task, seed) for task, seed in product(recording.tasks, seeds)]
     if workers == 0:
@@ -122,8 +142,8 @@ def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iter
 
     # Fork servers, not forks: a graphics context that this process may hold does not survive a fork.
     context = multiprocessing.get_context("forkserver")
-    # The server imports this module and MuJoCo once; the workers it forks have them.
-    context.set_forkserver_preload([__name__, "lawm_lerobot.envs.metaworld"])
+    # The server imports this module and the simulator once; the workers it forks have them.
+    context.set_forkserver_preload([__name__, recording.module])
     pool = ProcessPoolExecutor(workers, mp_context=context)
     waiting: deque[Future[RecordedEpisode]] = deque()
     try:
@@ -137,26 +157,24 @@ def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iter
         pool.shutdown(cancel_futures=True)
 
 
-# The environment of this process's latest episode and its arguments, kept because making one takes half a second.
-_latest: tuple[dict[str, Any], "LawmMetaworldEnv"] | None = None
+# The environment of this process's latest episode, with what it was made for, kept because making one takes a second.
+_latest: tuple[ExpertRecording, str, ExpertEnv] | None = None
 
 
 def _close_env() -> None:
     global _latest
     if _latest is not None:
-        _latest[1].close()
+        _latest[2].close()
         _latest = None
 
 
-def _get_env(**arguments: Any) -> "LawmMetaworldEnv":
-    """An environment made with these arguments: the latest episode's if they are the same."""
+def _get_env(recording: ExpertRecording, task: str) -> ExpertEnv:
+    """An environment of this recording: the latest episode's if that was of the same task."""
     global _latest
-    from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
-
-    if _latest is None or _latest[0] != arguments:
+    if _latest is None or _latest[:2] != (recording, task):
         _close_env()
-        _latest = arguments, LawmMetaworldEnv(**arguments)
-    return _latest[1]
+        _latest = recording, task, recording.make_environment(task)
+    return _latest[2]
 
 
 def _record_episode(recording: ExpertRecording, task: str, seed: int) -> RecordedEpisode:
@@ -173,34 +191,32 @@ def _record_episode(recording: ExpertRecording, task: str, seed: int) -> Recorde
 
 
 def _attempt_episode(recording: ExpertRecording, task: str, seed: int) -> RecordedEpisode:
-    env = recording.environment(task)
+    env = _get_env(recording, task)
     generator = np.random.default_rng([seed, *task.encode()])
-    images: dict[str, list[np.ndarray]] = {camera: [] for camera in env.cameras}
-    states, actions = [], []
+    frames, actions = [], []
     steps_left, success = recording.max_steps, False
 
     observation, _ = env.reset(seed=seed)
     while steps_left > 0:
-        chosen = env.expert_action()  # (4,)
+        chosen = env.expert_action()  # (A,)
         executed = chosen.copy()
         executed[:3] += recording.noise * generator.standard_normal(3)
         executed = executed.clip(-1.0, 1.0).astype(np.float32)
 
-        for camera in env.cameras:
-            images[camera].append(observation["pixels"][camera])
-        states.append(observation["agent_pos"].astype(np.float32))
+        frames.append(recording.frame(observation))
         actions.append(executed if recording.record_executed else chosen)
 
         observation, _, terminated, _, _ = env.step(executed)
         steps_left -= 1
         if terminated and not success:
             success, steps_left = True, recording.frames_after_success
+    images, states = zip(*frames, strict=True)
     return RecordedEpisode(
         task=task,
         instruction=env.task_description,
         seed=seed,
         success=success,
-        images={camera: np.stack(frames) for camera, frames in images.items()},
+        images={camera: np.stack([image[camera] for image in images]) for camera in images[0]},
         state=np.stack(states),
         action=np.stack(actions),
     )
@@ -219,6 +235,7 @@ def check_root_is_free(root: Path, flag: str = "--root") -> None:
 
 def write_dataset(
     episodes: Iterable[RecordedEpisode],
+    robot: Robot,
     *,
     repo_id: str,
     root: Path,
@@ -234,6 +251,7 @@ def write_dataset(
 
     Args:
         episodes: The episodes, at least one; all with the same cameras and image size.
+        robot: The robot that they show.
         repo_id: Name of the dataset, user/name.
         root: Folder to write.
         fps: Frames per second.
@@ -259,7 +277,7 @@ def write_dataset(
         for episode in episodes:
             if dataset is None:
                 dataset = _create_dataset(
-                    repo_id, partial_root, fps, episode, with_actions, with_state, video
+                    repo_id, partial_root, fps, episode, robot, with_actions, with_state, video
                 )
             frames += _add_episode(dataset, episode)
         if dataset is None:
@@ -294,6 +312,7 @@ def _create_dataset(
     root: Path,
     fps: int,
     episode: RecordedEpisode,
+    robot: Robot,
     with_actions: bool,
     with_state: bool,
     video: bool,
@@ -305,18 +324,15 @@ def _create_dataset(
             "shape": images.shape[1:],
             "names": ["height", "width", "channels"],
         }
-    if with_state:
-        names = ["hand_x", "hand_y", "hand_z", "gripper_opening"]
-        features[OBS_STATE] = {"dtype": "float32", "shape": (STATE_DIM,), "names": names}
-    if with_actions:
-        names = ["hand_dx", "hand_dy", "hand_dz", "gripper_effort"]
-        features[ACTION] = {"dtype": "float32", "shape": (ACTION_DIM,), "names": names}
+    for key, names, wanted in ((OBS_STATE, robot.state, with_state), (ACTION, robot.action, with_actions)):
+        if wanted:
+            features[key] = {"dtype": "float32", "shape": (len(names),), "names": list(names)}
     return LeRobotDataset.create(
         repo_id,
         fps,
         features,
         root=root,
-        robot_type="metaworld_sawyer",
+        robot_type=robot.type,
         use_videos=video,
         # Key frames two apart and a stream that is quick to decode: training reads short clips at random places.
         rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2, crf=20, fast_decode=1),

@@ -26,8 +26,8 @@ from lerobot.scripts.lerobot_eval import eval_policy, rollout
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
 from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, require_metaworld
 from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
+from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
 from lawm_lerobot.envs.recording import (
-    ExpertRecording,
     RecordedEpisode,
     record_expert_episodes,
     write_dataset,
@@ -391,7 +391,7 @@ def test_a_shifted_camera_still_looks_at_the_table(plain):
 
 
 def _record(**settings) -> list[RecordedEpisode]:
-    return list(record_expert_episodes(ExpertRecording(["reach-v3"], 1, size=SIZE, **settings)))
+    return list(record_expert_episodes(MetaworldRecording(["reach-v3"], 1, size=SIZE, **settings)))
 
 
 def test_recording_is_deterministic():
@@ -433,9 +433,10 @@ def test_an_interrupted_dataset_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_dataset(interrupted(), repo_id="local/x", root=root, fps=80)
+        write_dataset(interrupted(), MetaworldRecording.robot, repo_id="local/x", root=root, fps=80)
     assert list(tmp_path.iterdir()) == []
-    write_dataset(_record(max_steps=4, success_only=False), repo_id="local/x", root=root, fps=80)
+    episodes = _record(max_steps=4, success_only=False)
+    write_dataset(episodes, MetaworldRecording.robot, repo_id="local/x", root=root, fps=80)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 

@@ -16,7 +16,8 @@ from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
 from lawm_lerobot.envs.metaworld import CORNER2_POSITION, LawmMetaworldEnv
-from lawm_lerobot.envs.recording import ExpertRecording, record_expert_episodes
+from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
+from lawm_lerobot.envs.recording import record_expert_episodes
 from lawm_lerobot.envs.scenery import Scenery
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
@@ -87,7 +88,7 @@ def test_a_seed_is_one_episode_whatever_came_before_and_wherever_it_is_made(make
     np.testing.assert_array_equal(observation["pixels"]["corner2"], np.stack([other, first]))
     close_envs(evaluation)
 
-    recording = ExpertRecording(
+    recording = MetaworldRecording(
         [TASK],
         episodes_per_task=1,
         seed=7,
