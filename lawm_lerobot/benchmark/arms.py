@@ -27,6 +27,8 @@ class Arm:
             dynamics infers.
         transferred: Finetuning starts from the pretrained weights. False makes use of the inverse dynamics alone.
         trained: The pretraining learns. False leaves all its weights random, as a control.
+        sees: The pictures show something. False makes them black, in training and evaluation, as a control.
+        replayed: No policy: the demonstrations' own actions are replayed, in turn, whatever happens.
     """
 
     pretraining: str | None = None
@@ -36,6 +38,8 @@ class Arm:
     cotraining: bool = False
     transferred: bool = True
     trained: bool = True
+    sees: bool = True
+    replayed: bool = False
 
     @property
     def pretraining_name(self) -> str | None:
@@ -52,6 +56,8 @@ def _known_arms() -> dict[str, Arm]:
     arms = {
         SCRATCH: Arm(),
         "none_equal_compute": Arm(prolonged=True),
+        "none_blind": Arm(sees=False),
+        "blind_replay": Arm(replayed=True),
         SUPERVISED: Arm(pretraining=SUPERVISED),
         SUPERVISED_ALL: Arm(corpus_actions=TRUE_ACTIONS),
         "inverse_model_decoded": Arm(corpus_actions=DECODED_ACTIONS),

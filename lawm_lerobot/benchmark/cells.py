@@ -47,17 +47,17 @@ class CellRun:
     Args:
         cell: The cell.
         pretraining: LAWM pretraining; None in arms without it.
-        finetuning: The training of the policy.
+        finetuning: The training of the policy; None in the arm that has none.
         evaluation: Its success in the simulator.
-        imitation: Its error on held-out demonstrations.
+        imitation: Its error on held-out demonstrations; None without a policy.
         look: How much it looks at its pictures; None if that is not measured.
     """
 
     cell: Cell
     pretraining: Command | None
-    finetuning: Command
+    finetuning: Command | None
     evaluation: Command
-    imitation: Command
+    imitation: Command | None
     look: Command | None
 
     @property

@@ -8,8 +8,8 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-# Where the commands are: module and function. `lerobot-train` reads pictures more quickly; the last two have no command of
-# their own.
+# Where the commands are: module and function. `lerobot-train` reads pictures more quickly; the last three have no command
+# of their own.
 PROGRAMS = {
     "lerobot-train": "lawm_lerobot.benchmark.reading:train",
     "lerobot-eval": "lawm_lerobot.benchmark.evaluation:main",
@@ -17,6 +17,7 @@ PROGRAMS = {
     "lawm-inspect": "lawm_lerobot.scripts.lawm_inspect:main",
     "record": "lawm_lerobot.benchmark.record:main",
     "imitation-error": "lawm_lerobot.benchmark.imitation:main",
+    "blind-replay": "lawm_lerobot.benchmark.replay:main",
 }
 OUT = "{out}"  # in the arguments of a command: the folder it writes
 
@@ -52,7 +53,8 @@ class Command:
     @cached_property
     def name(self) -> str:
         content = [self.program, self.arguments, *_versions()]
-        return f"{self.kind}-{self.title}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]}"
+        title = self.title.replace("/", "-")  # of a task that is named by its suite
+        return f"{self.kind}-{title}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]}"
 
     @property
     def directory(self) -> Path:

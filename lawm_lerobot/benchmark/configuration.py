@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from lawm_lerobot.benchmark.arms import ARMS, REGIMES, SCRATCH, Arm
+from lawm_lerobot.benchmark.simulators import OPTIONAL, SIMULATORS, Simulator
 
 
 class BenchmarkError(ValueError):
@@ -56,12 +57,12 @@ class RecordedCorpusConfig:
     """The unlabelled videos: scripted experts, recorded without actions. How many is ``videos`` of the benchmark.
 
     Args:
-        tasks: Meta-World tasks for the regimes that show other tasks than the evaluated one.
-        noise: Standard deviation of the noise on the expert's motion, as in examples/make_metaworld_dataset.py.
+        tasks: Tasks for the regimes that show other tasks than the evaluated one.
+        noise: Standard deviation of the noise on the expert's motion, as in the simulator's recorder in examples/.
         with_state: Also record the arm's state.
-        camera_shift: Angle in degrees by which the corpus's camera is turned around the workspace.
-        distractors: Number of things without a part in the task on the corpus's table.
-        body: The look of the arm in the corpus.
+        camera_shift: Angle in degrees by which the corpus's camera is turned around the workspace (Meta-World).
+        distractors: Number of things without a part in the task on the corpus's table (Meta-World).
+        body: The look of the arm in the corpus (Meta-World).
     """
 
     tasks: list[str] = field(default_factory=list)
@@ -137,7 +138,8 @@ class BenchmarkConfig:
     Args:
         output_dir: Folder of everything the benchmark writes. The same command goes on where it was stopped.
         arms: Names of `ARMS` or of ``variants``.
-        tasks: Meta-World tasks that are demonstrated and evaluated.
+        tasks: Tasks that are demonstrated and evaluated.
+        simulator: The simulator that the tasks are of, a name of `SIMULATORS`.
         demonstrations: Numbers of labelled episodes; each number is a cell of its own, and its episodes are the first
             of every larger number's.
         videos: Numbers of unlabelled episodes, each split evenly over the tasks of the corpus; the episodes of a number
@@ -157,11 +159,12 @@ class BenchmarkConfig:
         evaluation: The measurements of every finetuned policy.
         costs: Durations for the estimate of ``dry_run``.
         size: Height and width of the images in pixels.
-        camera: Cameras of Meta-World, comma-separated.
-        camera_zoom: ``camera_zoom`` of the environment, in demonstrations, corpus and evaluation alike.
-        variation: ``variation`` of the environment, from 0 to 1, in demonstrations, corpus and evaluation alike.
+        camera: Cameras of the simulator, comma-separated; empty for its usual ones.
+        camera_zoom: ``camera_zoom`` of the environment, in demonstrations, corpus and evaluation alike (Meta-World).
+        variation: Share, from 0 to 1, of what differs between episodes, in demonstrations, corpus and evaluation alike:
+            ``variation`` of Meta-World, ``spread`` of LIBERO.
         demonstration_noise: Standard deviation of the noise on the expert's motion in the demonstrations, as in
-            examples/make_metaworld_dataset.py. The recorded actions are the expert's, without it.
+            the simulator's recorder in examples/. The recorded actions are the expert's, without it.
         pretraining_steps: Number of training steps of LAWM pretraining.
         finetuning_steps: Number of training steps of finetuning.
         cost_ratio: Duration of a pretraining step over that of a finetuning step, for the arms with equal compute.
@@ -181,6 +184,7 @@ class BenchmarkConfig:
     output_dir: Path
     arms: list[str]
     tasks: list[str]
+    simulator: str = "metaworld"
     demonstrations: list[int] = field(default_factory=lambda: [10])
     videos: list[int] = field(default_factory=lambda: [100])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
@@ -196,7 +200,7 @@ class BenchmarkConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     costs: Costs = field(default_factory=Costs)
     size: int = 64
-    camera: str = "corner2"
+    camera: str = ""
     camera_zoom: float = 1.0
     variation: float = 0.0
     demonstration_noise: float = 0.0
@@ -214,25 +218,30 @@ class BenchmarkConfig:
     gate: bool = False
     gate_file: Path | None = None
 
+    def __post_init__(self) -> None:
+        if not self.camera and self.simulator in SIMULATORS:
+            self.camera = self.simulated.cameras
+
+    @property
+    def simulated(self) -> Simulator:
+        return SIMULATORS[self.simulator]
+
     def check(self) -> None:
         """Refuse what cannot work before anything runs.
 
         Raises:
             BenchmarkError: In one sentence that lists what is known, or names the flag to change.
         """
-        # Imported late, here and below: it brings LeRobot, which --help does not wait for.
-        from lawm_lerobot.envs.configuration_metaworld import check_size, check_variation, parse_cameras
+        # Imported late: it brings LeRobot, which --help does not wait for.
+        from lawm_lerobot.envs.configuration_metaworld import check_size
 
         self._check_names()
+        for flag, value in OPTIONAL.items():
+            if flag not in self.simulated.options and attrgetter(flag)(self) != value:
+                raise BenchmarkError(f"{self.simulated.title} has no {flag}: drop --{flag}.")
         try:
             check_size(self.size, flag="--size")
-            cameras = parse_cameras(self.camera, flag="--camera")
-            scene = {"variation": self.variation, "camera_zoom": self.camera_zoom}
-            check_variation(0.0, 0, "sawyer", cameras, "--", **scene)
-            corpus = self.corpus
-            check_variation(
-                corpus.camera_shift, corpus.distractors, corpus.body, cameras, "--corpus.", **scene
-            )
+            self.simulated.check(self)
         except ValueError as error:
             raise BenchmarkError(str(error)) from error
         self._check_values()
@@ -243,16 +252,19 @@ class BenchmarkConfig:
                 )
 
     def _check_names(self) -> None:
-        from lawm_lerobot.envs.configuration_metaworld import task_names
-
+        if self.simulator not in SIMULATORS:
+            raise BenchmarkError(
+                f"unknown simulator {self.simulator!r}: set --simulator to one of {', '.join(SIMULATORS)}."
+            )
+        task, task_names = f"{self.simulated.title} task", self.simulated.task_names()
         known = [*ARMS, *self.variants]
         arms = [*self.arms, *self.compare_with]
         for what, flag, names, valid in (
             ("arm", "arms", arms, known),
             ("arm", "variants.<name>.arm", [variant.arm for variant in self.variants.values()], ARMS),
             ("regime", "regimes", self.regimes, REGIMES),
-            ("Meta-World task", "tasks", self.tasks, task_names()),
-            ("Meta-World task", "corpus.tasks", self.corpus.tasks, task_names()),
+            (task, "tasks", self.tasks, task_names),
+            (task, "corpus.tasks", self.corpus.tasks, task_names),
         ):
             for name in names:
                 if name not in valid:

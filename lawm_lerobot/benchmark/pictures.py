@@ -142,6 +142,8 @@ def plot_arms(cfg: BenchmarkConfig, rows: Sequence[Row], file: Path) -> None:
             rate, (low, high) = row.rate.rate, row.rate.interval()
             left.plot([low, high], [y, y], color=colours[row.arm], linestyle="-")
             left.plot(rate, y, "o", color=colours[row.arm])
+            if not row.curves:  # no policy
+                continue
             steps = sorted(set.intersection(*(set(curve.steps) for curve in row.curves.values())))
             by_seed = [dict(zip(curve.steps, curve.errors, strict=True)) for curve in row.curves.values()]
             errors = [np.mean([curve[step] for curve in by_seed]) for step in steps]

@@ -2,8 +2,8 @@
 
     record '{"repo_id": ..., "fps": 80, "with_actions": false, "with_state": true, "parts": [{...}]}' <folder>
 
-A part holds fields of a `MetaworldRecording`. The same as examples/make_metaworld_dataset.py, for parts that differ
-(demonstrations under one camera and a corpus under another, say).
+A part holds fields of the simulator's `ExpertRecording`. The same as examples/make_metaworld_dataset.py, for parts that
+differ (demonstrations under one camera and a corpus under another, say).
 """
 
 import json
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
+from lawm_lerobot.benchmark.simulators import SIMULATORS
 from lawm_lerobot.envs.recording import record_expert_episodes, write_dataset
 
 
 def main() -> None:
     spec, root = json.loads(sys.argv[1]), Path(sys.argv[2])
-    parts = [MetaworldRecording(**part) for part in spec.pop("parts")]
+    simulator = SIMULATORS[spec.pop("simulator", "metaworld")]
+    parts = [simulator.recording(part) for part in spec.pop("parts")]
     episodes = chain.from_iterable(map(record_expert_episodes, parts))
     # Not video: exact pictures, and quicker to read, see reading.py.
-    write_dataset(tqdm(episodes, unit="episode"), MetaworldRecording.robot, root=root, video=False, **spec)
+    write_dataset(tqdm(episodes, unit="episode"), parts[0].robot, root=root, video=False, **spec)

@@ -10,7 +10,7 @@ from lawm_lerobot.benchmark.arms import Arm
 from lawm_lerobot.benchmark.cells import Cell
 from lawm_lerobot.benchmark.commands import OUT, Command
 from lawm_lerobot.benchmark.configuration import BenchmarkConfig, Variant
-from lawm_lerobot.envs.configuration_metaworld import parse_cameras
+from lawm_lerobot.benchmark.simulators import Simulator
 
 # Episode k of a recording starts from seed + k. Ranges that never meet, also after the recorder's retries, which
 # add millions; within the last two every benchmark seed has a thousand to itself.
@@ -19,9 +19,6 @@ HELD_OUT_SEED = 100_000
 EVALUATION_SEED = 200_000
 DEMONSTRATION_SEED = 300_000
 SEED_STEP = 1000
-
-FPS = 80  # Meta-World's
-PLAIN_SCENE = {"variation": 0.0, "camera_zoom": 1.0}  # the environment's defaults
 
 
 def dataset_flags(command: Command, prefix: str) -> list[str]:
@@ -49,23 +46,24 @@ class CellRecordings:
     def arm(self) -> Arm:
         return self.cfg.arm(self.cell.arm)
 
-    def scene(self) -> dict[str, Any]:
-        """The look that recordings and evaluations share beside the size and the cameras, by the names that both use."""
-        scene = {"variation": self.cfg.variation, "camera_zoom": self.cfg.camera_zoom}
-        return {name: value for name, value in scene.items() if value != PLAIN_SCENE[name]}
+    @property
+    def simulator(self) -> Simulator:
+        return self.cfg.simulated
 
     def record(
         self, title: str, parts: list[dict[str, Any]], *, with_actions: bool, with_state: bool = True
     ) -> Command:
-        """The command that records ``parts``, each of them the fields of a `MetaworldRecording`, as one dataset."""
-        pictures = {"size": self.cfg.size, "cameras": parse_cameras(self.cfg.camera), **self.scene()}
+        """The command that records ``parts``, each of them the fields of an `ExpertRecording`, as one dataset."""
+        pictures = self.simulator.pictures(self.cfg) | ({} if self.arm.sees else {"draw": False})
         spec = {
             "repo_id": "benchmark/record",
-            "fps": FPS,
+            "fps": self.simulator.fps,
             "with_actions": with_actions,
             "with_state": with_state,
             "parts": [part | pictures for part in parts],
         }
+        if self.cfg.simulator != "metaworld":  # which recorded before there were others
+            spec["simulator"] = self.cfg.simulator
         episodes = sum(part["episodes_per_task"] * len(part["tasks"]) for part in parts)
         seconds = episodes * self.cfg.costs.recorded_episode
         return Command("record", title, "record", (json.dumps(spec), OUT), seconds=seconds)
@@ -78,9 +76,11 @@ class CellRecordings:
             "episodes_per_task": math.ceil(self.cell.videos / len(tasks)),
             "seed": CORPUS_SEED,
             "noise": corpus.noise,
-            "camera_shift": corpus.camera_shift,
-            "distractors": corpus.distractors,
-            "body": corpus.body,
+            **{
+                name: getattr(corpus, name)
+                for name in ("camera_shift", "distractors", "body")
+                if f"corpus.{name}" in self.simulator.options
+            },
         }
 
     def record_corpus(self, *, with_actions: bool) -> Command:

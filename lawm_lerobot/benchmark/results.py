@@ -60,7 +60,7 @@ class CellResult:
         key: Name of the cell, see `CellRun.key`.
         regime, task, demonstrations, arm, seed: The cell.
         successes: Outcomes of the evaluation episodes.
-        imitation_error: The imitation error over finetuning.
+        imitation_error: The imitation error over finetuning; None without a policy.
         latent_health: The last logged metrics of the latents; None in arms without latents.
         seconds: Durations of the commands by name.
         videos: The number of unlabelled episodes, 0 in arms that use none.
@@ -74,7 +74,7 @@ class CellResult:
     arm: str
     seed: int
     successes: list[bool]
-    imitation_error: ImitationCurve
+    imitation_error: ImitationCurve | None
     latent_health: dict[str, float] | None
     seconds: dict[str, float]
     videos: int = 0
@@ -83,7 +83,8 @@ class CellResult:
     @classmethod
     def from_line(cls, line: str) -> "CellResult":
         values = json.loads(line)
-        values["imitation_error"] = ImitationCurve(**values["imitation_error"])
+        if values["imitation_error"] is not None:
+            values["imitation_error"] = ImitationCurve(**values["imitation_error"])
         if values.get("looking") is not None:
             values["looking"] = Looking(**values["looking"])
         return cls(**values)
@@ -91,8 +92,9 @@ class CellResult:
 
 def read_cell(output_dir: Path, run: CellRun) -> CellResult:
     """The result of a cell whose commands are done."""
-    curve = json.loads((output_dir / run.imitation.out / "imitation.json").read_text())
-    looking = None
+    curve = looking = None
+    if run.imitation is not None:
+        curve = ImitationCurve(**json.loads((output_dir / run.imitation.out / "imitation.json").read_text()))
     if run.look is not None:
         found = json.loads((output_dir / run.look.out / "looking.json").read_text())
         state = found["state"]
@@ -103,7 +105,7 @@ def read_cell(output_dir: Path, run: CellRun) -> CellResult:
         arm=run.cell.arm,
         seed=run.cell.seed,
         successes=evaluated_successes(output_dir / run.evaluation.out / "eval_info.json"),
-        imitation_error=ImitationCurve(**curve),
+        imitation_error=curve,
         latent_health=None if run.pretraining is None else logged_health(log_of(output_dir, run.pretraining)),
         seconds={command.name: duration_of(output_dir, command) for command in run.commands()},
         videos=run.cell.videos,

@@ -53,8 +53,9 @@ class Row:
         return difference_over_draws(*([row.successes[seed] for seed in seeds] for row in (self, other)))
 
     @property
-    def final_error(self) -> float:
-        return float(np.mean([curve.errors[-1] for curve in self.curves.values()]))
+    def final_error(self) -> float | None:
+        """The mean imitation error after finetuning; None without a policy."""
+        return float(np.mean([curve.errors[-1] for curve in self.curves.values()])) if self.curves else None
 
     def steps_to_reach(self, other: "Row") -> list[int | None]:
         """For each seed that both have: the first measured step with an error as low as the other's last."""
@@ -92,7 +93,8 @@ def rows_of(cfg: BenchmarkConfig, runs: Sequence[CellRun], results: dict[str, Ce
         if (result := results.get(run.key)) is not None:
             row = rows[run.cell.setting, run.cell.arm, run.cell.videos]
             row.successes[run.cell.seed] = result.successes
-            row.curves[run.cell.seed] = result.imitation_error
+            if result.imitation_error is not None:
+                row.curves[run.cell.seed] = result.imitation_error
             if result.looking is not None:
                 row.looking[run.cell.seed] = result.looking
     return [row for row in rows.values() if row.successes]
@@ -119,8 +121,9 @@ def arms_table(cfg: BenchmarkConfig, rows: Sequence[Row]) -> str:
             found = row.difference(other) if other is not None and other is not row else None
             cells.append("" if found is None else difference_text(found))
         scratch = by_name.get((setting, SCRATCH, 0))
-        cells.append(f"{row.final_error:.4f}")
-        cells.append("" if scratch is None else _steps(row.steps_to_reach(scratch)))
+        error = row.final_error
+        cells.append("" if error is None else f"{error:.4f}")
+        cells.append("" if scratch is None or error is None else _steps(row.steps_to_reach(scratch)))
         cells += [row.described_looking(), f"{len(row.successes)} of {len(cfg.seeds)}"]
         lines.append(line(cells))
     return "\n".join(lines) + "\n"

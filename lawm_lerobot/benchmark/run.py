@@ -91,7 +91,7 @@ def run_benchmark(cfg: BenchmarkConfig, file: Path | None = None) -> bool:
             if append_new_results(cfg.output_dir, runs, results):
                 publish(cfg, protocol, rows_of(cfg, runs, results))
 
-        runner = CommandRunner(cfg.output_dir, cfg.workers, cfg.threads)
+        runner = CommandRunner(cfg.output_dir, cfg.workers, cfg.threads, cfg.simulated.module)
         finished()  # what was done when the benchmark was stopped
         runner.run(unique_commands([run for run in runs if run.key not in results]), finished)
         publish(cfg, protocol, rows_of(cfg, runs, results))

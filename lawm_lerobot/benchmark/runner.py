@@ -73,11 +73,13 @@ class _Running:
 class CommandRunner:
     """Runs commands in ``output_dir``, ``workers`` at a time with ``threads`` each.
 
+    ``simulator`` is the module of the environments, which is imported once for all commands.
+
     Attributes:
         failed: The commands that failed, by name.
     """
 
-    def __init__(self, output_dir: Path, workers: int, threads: int) -> None:
+    def __init__(self, output_dir: Path, workers: int, threads: int, simulator: str) -> None:
         self.output_dir, self.workers, self.threads = output_dir.resolve(), workers, threads
         self.failed: dict[str, Command] = {}
         self._running: dict[object, _Running] = {}  # by the process's sentinel
@@ -94,7 +96,7 @@ class CommandRunner:
                 "lerobot.scripts.lerobot_train",
                 "accelerate",
                 "lawm_lerobot.policies",
-                "lawm_lerobot.envs.metaworld",
+                simulator,
             ]
         )
 

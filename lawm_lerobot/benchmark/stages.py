@@ -20,6 +20,8 @@ class _CellCommands(CellRecordings):
 
     def run(self) -> CellRun:
         demonstrations = self.record_demonstrations()
+        if self.arm.replayed:
+            return CellRun(self.cell, None, None, self.replay(demonstrations), None, None)
         pretrained: Command | None = None
         if self.arm.pretraining == SUPERVISED:
             pretrained = self.pretrain_supervised()
@@ -167,6 +169,11 @@ class _CellCommands(CellRecordings):
             self.cfg.costs.labelling,
         )
 
+    def env_flags(self) -> list[str]:
+        flags = [f"--env.type={self.simulator.env}", *self.simulator.flags(self.cfg, self.cell.setting.task)]
+        flags += [] if self.arm.sees else ["--env.draw=false"]
+        return [*flags, f"--env.episode_length={self.cfg.evaluation.episode_length}"]
+
     def evaluate(self, finetuned: Command) -> Command:
         evaluation = self.cfg.evaluation
         return Command(
@@ -176,12 +183,7 @@ class _CellCommands(CellRecordings):
             (
                 f"--policy.path={finetuned.checkpoint}",
                 f"--policy.device={self.cfg.device}",
-                "--env.type=lawm_metaworld",
-                f"--env.task={self.cell.setting.task}",
-                f"--env.size={self.cfg.size}",
-                f"--env.camera={self.cfg.camera}",
-                *(f"--env.{name}={value}" for name, value in self.scene().items()),
-                f"--env.episode_length={evaluation.episode_length}",
+                *self.env_flags(),
                 f"--eval.n_episodes={evaluation.episodes}",
                 f"--eval.batch_size={min(evaluation.batch_size, evaluation.episodes)}",
                 "--eval.use_async_envs=false",
@@ -190,6 +192,25 @@ class _CellCommands(CellRecordings):
                 f"--output_dir={OUT}",
             ),
             (finetuned,),
+            evaluation.episodes * self.cfg.costs.evaluated_episode,
+        )
+
+    def replay(self, demonstrations: Command) -> Command:
+        """The command that acts out the demonstrations on the episodes of `evaluate`."""
+        evaluation = self.cfg.evaluation
+        return Command(
+            "evaluate",
+            f"replay-of-{demonstrations.title}",
+            "blind-replay",
+            (
+                *dataset_flags(demonstrations, "dataset"),
+                *self.env_flags(),
+                "--env.draw=false",
+                f"--episodes={evaluation.episodes}",
+                f"--seed={EVALUATION_SEED + SEED_STEP * self.cell.seed}",
+                f"--output={OUT}/eval_info.json",
+            ),
+            (demonstrations,),
             evaluation.episodes * self.cfg.costs.evaluated_episode,
         )
 

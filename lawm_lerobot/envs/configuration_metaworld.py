@@ -27,7 +27,7 @@ FIXED_CAMERAS = ("topview", "corner", "corner2", "corner3")
 CAMERAS = (*FIXED_CAMERAS, "behindGripper", "gripperPOV")
 
 # Arguments of LawmMetaworldEnv that change its pictures, besides their size and cameras; a recording has the same.
-PICTURES = ("shadows", "camera_shift", "distractors", "body", "variation", "camera_zoom")
+PICTURES = ("shadows", "camera_shift", "distractors", "body", "variation", "camera_zoom", "draw")
 
 # Looks of the arm, see LawmMetaworldEnv.
 BODIES = ("sawyer", "hidden", "recoloured", "rescaled")
@@ -171,6 +171,7 @@ class LawmMetaworldEnvConfig(EnvConfig):
             multiplied by 0.7 to 1.3.
         camera_zoom: Factor, 1 to 10, by which things appear larger in the pictures of the fixed cameras. The pictures'
             centres stay.
+        draw: False leaves the pictures black: a policy that is trained and evaluated so has not looked.
         features: The observations and the action, filled in from the fields above.
         features_map: The names of ``features`` for policies, filled in too.
 
@@ -190,6 +191,7 @@ class LawmMetaworldEnvConfig(EnvConfig):
     body: str = "sawyer"
     variation: float = 0.0
     camera_zoom: float = 1.0
+    draw: bool = True
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=dict)
 

@@ -112,6 +112,7 @@ class LawmMetaworldEnv(MetaworldEnv):
         body: str = "sawyer",
         variation: float = 0.0,
         camera_zoom: float = 1.0,
+        draw: bool = True,
     ):
         check_variation(camera_shift, distractors, body, cameras, "", variation, camera_zoom)
         super().__init__(
@@ -130,6 +131,7 @@ class LawmMetaworldEnv(MetaworldEnv):
         self.body = body
         self.variation = variation
         self.camera_zoom = camera_zoom
+        self.draw = draw
         self.metadata = {**self.metadata, "render_fps": fps}
         self._max_episode_steps = episode_length  # read by LeRobot's rollout()
         self._steps = 0
@@ -210,6 +212,8 @@ class LawmMetaworldEnv(MetaworldEnv):
     # ---- pictures ---------------------------------------------------------------------------------------------
 
     def _draw(self, camera: str) -> np.ndarray:
+        if not self.draw:
+            return np.zeros((self.observation_height, self.observation_width, 3), np.uint8)
         if self._renderer is None:
             self._renderer = self._make_renderer()
             _open_renderers.add(self._renderer)

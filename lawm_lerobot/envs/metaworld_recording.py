@@ -18,7 +18,7 @@ class MetaworldRecording(ExpertRecording):
     """The settings of a recording in Meta-World v3.
 
     Args:
-        cameras, shadows, camera_shift, distractors, body, variation, camera_zoom: Arguments of `LawmMetaworldEnv`.
+        cameras, shadows, camera_shift, distractors, body, variation, camera_zoom, draw: Those of `LawmMetaworldEnv`.
     """
 
     robot = Robot(
@@ -35,6 +35,7 @@ class MetaworldRecording(ExpertRecording):
     body: str = "sawyer"
     variation: float = 0.0
     camera_zoom: float = 1.0
+    draw: bool = True
 
     def require_simulator(self) -> None:
         require_metaworld()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.benchmarking import SMOKE, configuration
 
 from lawm_lerobot.benchmark.cells import unique_commands
 from lawm_lerobot.benchmark.comparisons import pairs_of
-from lawm_lerobot.benchmark.configuration import BenchmarkConfig
+from lawm_lerobot.benchmark.configuration import BenchmarkConfig, BenchmarkError
 from lawm_lerobot.benchmark.stages import cell_runs
 from lawm_lerobot.scripts.lawm_benchmark import main
 
@@ -175,6 +176,38 @@ def test_recordings_and_evaluation_share_the_scene() -> None:
         assert run.key.endswith(run.look.name)
 
 
+def test_a_blind_policy_is_one_in_training_and_in_evaluation() -> None:
+    arms = "--arms=[none,none_blind,blind_replay]"
+    seeing, blind, replay = cell_runs(configuration(arms, "--primary=[]", "--seeds=[2]"))
+    for run, drawn in ((seeing, True), (blind, False)):
+        for command in run.commands():
+            if command.kind == "record":
+                assert [part.get("draw", True) for part in json.loads(command.arguments[0])["parts"]] == [
+                    drawn
+                ]
+        assert ("--env.draw=false" in run.evaluation.typed()) != drawn
+
+    # The same episodes as the policies', and their own demonstrations.
+    assert replay.measurements == [replay.evaluation]
+    assert replay.evaluation.inputs[0].name in {command.name for command in seeing.commands()}
+    same = {flag for flag in seeing.evaluation.typed() if flag.startswith(("--env.", "--seed="))}
+    assert same < set(replay.evaluation.typed())
+
+
+def test_other_simulators_have_their_own_tasks_and_flags() -> None:
+    flags = ["--simulator=libero", "--tasks=[libero_object/3]", "--variation=0.5", "--seeds=[0]"]
+    cfg = configuration(*flags)
+    cfg.check()
+    run = cell_runs(cfg)[0]
+    assert "/" not in run.evaluation.name
+    wanted = {"--env.type=lawm_libero", "--env.task=libero_object", "--env.task_ids=[3]", "--env.spread=0.5"}
+    assert wanted < set(run.evaluation.typed())
+    specs = [json.loads(command.arguments[0]) for command in run.commands() if command.kind == "record"]
+    for spec in specs:
+        assert (spec["simulator"], spec["fps"]) == ("libero", 20)
+        assert {"tasks": ["libero_object/3"], "spread": 0.5, "size": 32}.items() <= spec["parts"][0].items()
+
+
 def test_the_gate_runs_two_arms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = [f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", "--gate=true", "--dry_run=true"]
     assert main(flags) == 0
@@ -192,6 +225,8 @@ def test_the_gate_runs_two_arms(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     [
         ("--arms=[none,magic]", "unknown arm 'magic': set --arms to some of none, none_equal_compute, "),
         ("--tasks=[fly-v3]", "unknown Meta-World task 'fly-v3': set --tasks to some of assembly-v3, "),
+        ("--simulator=mars", "unknown simulator 'mars': set --simulator to one of metaworld, libero"),
+        ("--simulator=libero", "unknown LIBERO task 'reach-v3': set --tasks to some of libero_object/0, "),
         ("--regimes=[mars]", "unknown regime 'mars': set --regimes to some of same_task, other_tasks"),
         ("--regimes=[other_tasks]", "would show no task: add some to --corpus.tasks"),
         ("--compare_with=[both]", "compare_with names 'both', which is not among the arms"),
@@ -220,6 +255,21 @@ def test_what_cannot_work_is_one_sentence(
     assert said.count("\n") == 1
     assert sentence in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--camera_zoom=2", "LIBERO has no camera_zoom: drop --camera_zoom"),
+        ("--corpus.body=hidden", "LIBERO has no corpus.body: drop --corpus.body"),
+        ("--camera=corner2", "LIBERO is seen by both its cameras: drop --camera"),
+        ("--variation=2", "a variation of 2.0 is not between 0 and 1: change --variation"),
+    ],
+)
+def test_what_a_simulator_lacks_is_one_sentence(flag: str, sentence: str) -> None:
+    cfg = configuration("--simulator=libero", "--tasks=[libero_object/0]", flag)
+    with pytest.raises(BenchmarkError, match=re.escape(sentence)):
+        cfg.check()
 
 
 def test_dry_run_lists_cells_and_commands_and_writes_nothing(
