@@ -24,8 +24,8 @@ from lawm_lerobot.envs.libero.recording import LiberoRecording
 
 AREAS = {
     "basket": Area((0.0, 0.26), 0.116, BASKET),
-    "soup": Area((-0.12, -0.24), 0.044),
-    **{f"other_{i}": Area((0.05 * i, 0.0), 0.04) for i in range(5)},
+    "soup": Area((-0.12, -0.24), 0.044, FLOOR),
+    **{f"other_{i}": Area((0.05 * i, 0.0), 0.04, FLOOR) for i in range(5)},
 }
 
 
@@ -62,7 +62,7 @@ def test_a_seed_is_one_placement():
 
 
 def test_more_than_fits_is_refused():
-    crowd = {str(i): Area((0, 0), 0.15) for i in range(20)}
+    crowd = {str(i): Area((0, 0), 0.15, FLOOR) for i in range(20)}
     with pytest.raises(RuntimeError, match="20 things do not fit beside each other at a spread of 1"):
         draw_places(np.random.default_rng(0), crowd, 1.0)
 
