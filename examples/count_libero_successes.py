@@ -95,10 +95,8 @@ def count(cfg: CountLiberoSuccessesConfig) -> None:
     print(f"| all | {SuccessRate(sum(successes), len(successes))} | |")
     if cfg.output:
         cfg.output.parent.mkdir(parents=True, exist_ok=True)
-        settings = {
-            key: str(value) if isinstance(value, Path) else value for key, value in asdict(cfg).items()
-        }
-        write_json(cfg.output, {"settings": settings, "tasks": tasks})
+        settings = {key: value for key, value in asdict(cfg).items() if not isinstance(value, Path)}
+        write_json(cfg.output, {"settings": settings, "tasks": tasks}, indent=None)
 
 
 def main() -> int:

@@ -48,8 +48,8 @@ class MakeLiberoDatasetConfig:
         max_steps: Number of steps after which an episode has failed.
         frames_after_success: Number of frames recorded after the first success, which comes before the thing is let
             go.
-        shadows: Render shadows as LeRobot's libero does; takes 1.7 times as long on a CPU.
-        workers: Number of processes that simulate and draw; 0 does it in this one. Each takes up to 4 GB of memory.
+        shadows: Render shadows as LeRobot's libero does; slower on a CPU.
+        workers: Number of processes that simulate and draw; 0 does it in this one. Each takes 2 to 4 GB of memory.
             The dataset does not depend on it.
     """
 

@@ -51,8 +51,7 @@ class LawmLiberoEnvConfig(LiberoEnv):
             `observation_width`.
         spread: Share, 0 to 1, of the reachable floor over which the things' places are drawn. At 0 they are drawn as
             LIBERO draws them, from squares of 5 cm.
-        shadows: Render shadows and 4x multisampling as LeRobot's environment does, which takes 1.7 times as long on a
-            CPU.
+        shadows: Render shadows and 4x multisampling as LeRobot's environment does, which is slower on a CPU.
     """
 
     task: str = "libero_object"

@@ -1,20 +1,22 @@
-"""docs/simulation.md: its three commands, run one after the other, and its table of options."""
+"""docs/simulation.md: its three commands, run one after the other, and its tables of options."""
 
 from __future__ import annotations
 
 import json
 import runpy
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
+import yaml
 
 pytest.importorskip("metaworld", reason='needs pip install "lerobot_policy_lawm[metaworld]"')
 
 from helpers.pages import ROOT, commands, table
 from helpers.training import TINY_ACT, run_command
 from lerobot.datasets import LeRobotDataset
+from lerobot.envs.configs import LiberoEnv
 
-from lawm_lerobot.envs import LawmMetaworldEnvConfig
+from lawm_lerobot.envs import LawmLiberoEnvConfig, LawmMetaworldEnvConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
 
@@ -44,18 +46,26 @@ def test_a_varied_scene_is_recorded_trained_on_and_evaluated(tmp_path, monkeypat
         assert {f"--{word.removeprefix('--env.')}" for word in words} >= flags
 
 
+def _shown(name: str) -> dict[str, object]:
+    """The defaults in a table of the page, by the names of the flags."""
+    rows = {flag.strip("`").removeprefix("--env."): cells[0] for flag, cells in table(PAGE, name).items()}
+    return {flag: yaml.safe_load(default) for flag, default in rows.items()}
+
+
 def test_every_option_has_a_row() -> None:
-    rows = table(PAGE, "options")
-    defaults = {
+    inherited = {"max_parallel_tasks", "disable_env_checker"}
+    assert _shown("options") == {
         field.name: field.default
         for field in fields(LawmMetaworldEnvConfig)
-        if isinstance(field.default, str | int | float)
+        if isinstance(field.default, str | int | float) and field.name not in inherited
     }
-    inherited = {"max_parallel_tasks", "disable_env_checker"}
-    assert set(rows) == {f"`--env.{name}`" for name in defaults.keys() - inherited}
-    for name in defaults.keys() - inherited:
-        shown = rows[f"`--env.{name}`"][0]
-        assert (
-            type(defaults[name])(json.loads(shown) if not isinstance(defaults[name], str) else shown)
-            == defaults[name]
-        )
+
+
+def test_every_option_that_is_not_lerobots_has_a_row() -> None:
+    lerobots = {field.name: field.default for field in fields(LiberoEnv)}
+    assert _shown("libero options") == {
+        field.name: field.default
+        for field in fields(LawmLiberoEnvConfig)
+        if field.name not in lerobots or field.default != lerobots[field.name]
+        if not isinstance(field.default, type(MISSING))
+    }

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,6 @@ if tuple(map(int, mujoco.__version__.split(".")[:2])) >= (3, 9):
 
 from lerobot.envs.libero import LiberoEnv, _get_suite, _select_task_ids
 
-from lawm_lerobot.envs.libero.expert import PickAndPlace
 from lawm_lerobot.envs.libero.scene import Scene
 from lawm_lerobot.envs.vectorizing import vectorize
 
@@ -35,7 +35,7 @@ class LawmLiberoEnv(LiberoEnv):
         suite: Name of a suite.
         task_id: Number of a task in it.
         spread, shadows: Those of `LawmLiberoEnvConfig`.
-        draw: False simulates without pictures, which are black then, at a tenth of the time.
+        draw: False simulates without pictures, which are black then, in a fraction of the time.
         arguments: Those of LeRobot's `LiberoEnv`.
     """
 
@@ -53,7 +53,7 @@ class LawmLiberoEnv(LiberoEnv):
     ) -> None:
         super().__init__(_get_suite(suite), task_id, suite, **arguments)
         self.spread, self.shadows, self.draw = spread, shadows, draw
-        self._expert: PickAndPlace | None = None
+        self._expert: Callable[[], np.ndarray] | None = None
 
     def _ensure_env(self) -> None:
         if self._env is None:
@@ -84,7 +84,7 @@ class LawmLiberoEnv(LiberoEnv):
         assert self._env is not None, "the environment has not been reset"
         if self._expert is None:
             self._expert = self._env.expert()
-        return self._expert.act(self._env.poses())
+        return self._expert()
 
 
 def task_ids(suite: str, chosen: list[int] | None = None) -> list[int]:

@@ -28,7 +28,7 @@ class Area:
 
     place: tuple[float, float]
     radius: float
-    corners: tuple[tuple[float, float], tuple[float, float]] = FLOOR
+    corners: tuple[tuple[float, float], tuple[float, float]]
 
     def rectangle(self, spread: float) -> np.ndarray:
         """(2, 2): the least and the greatest x and y at a spread, from LIBERO's place at 0 to all of `corners` at 1."""

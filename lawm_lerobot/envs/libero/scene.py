@@ -1,5 +1,6 @@
 """A LIBERO scene's simulation: seen by the expert, with fresh placements and without shadows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from libero.libero.envs.env_wrapper import ControlEnv
 
 from lawm_lerobot.envs.libero.expert import PickAndPlace, Poses
 from lawm_lerobot.envs.libero.grasping import choose_grasp
-from lawm_lerobot.envs.libero.placements import BASKET, Area, draw_places
+from lawm_lerobot.envs.libero.placements import BASKET, FLOOR, Area, draw_places
 
 NEAR = 0.2  # metres from a thing, within which others may be in the gripper's way
 RIM = 0.18  # metres, 4 cm above the basket's
@@ -35,7 +36,21 @@ class Scene(ControlEnv):
         super().seed(seed)
         self._random = np.random.default_rng(seed)
 
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, dict[str, Any]]:
+        self._use_own_graphics()
+        return super().step(action)
+
+    def close(self) -> None:
+        self._use_own_graphics()
+        super().close()
+
+    def _use_own_graphics(self) -> None:
+        """Draw, and free, in this scene's graphics context: robosuite takes whichever one was made last."""
+        if self.sim._render_context_offscreen is not None:
+            self.sim._render_context_offscreen.gl_ctx.make_current()
+
     def reset(self) -> dict[str, Any]:
+        self._use_own_graphics()
         observation = super().reset()
         if not self.spread:
             return observation
@@ -47,8 +62,8 @@ class Scene(ControlEnv):
             self.sim.data.set_joint_qpos(joint, pose)
         return self.regenerate_obs_from_state(self.get_sim_state())
 
-    def expert(self) -> PickAndPlace:
-        """An expert for the task's thing, which takes it from where it stands."""
+    def expert(self) -> Callable[[], np.ndarray]:
+        """An expert for the task's thing, which takes it from where it stands: each call is its next action, (7,)."""
         thing = self._collision_points(self._thing)
         others = [name for name in self.env.objects_dict if name != self._thing]
         neighbours = np.concatenate([self._collision_points(name, 5) for name in others])
@@ -57,18 +72,18 @@ class Scene(ControlEnv):
         left, right = (self._position(f"gripper0_{side}finger") for side in ("left", "right"))
         closing = np.arctan2(*(right - left)[1::-1])
         # The middle moves with the thing; its offset from the body's origin does not.
-        self._offset = self._rotation(self._thing).T @ (middle - self._position(f"{self._thing}_main"))
-        return PickAndPlace(choose_grasp(thing, neighbours[near], closing), self.poses(), RIM)
+        offset = self._rotation(self._thing).T @ (middle - self._position(f"{self._thing}_main"))
+        expert = PickAndPlace(choose_grasp(thing, neighbours[near], closing), self._poses(offset), RIM)
+        return lambda: expert.act(self._poses(offset))
 
-    def poses(self) -> Poses:
-        """The poses that `expert()` acts on, after it was made."""
+    def _poses(self, offset: np.ndarray) -> Poses:
+        """The present poses; the offset, (3,), leads from the origin of the thing's body to its middle."""
         data = self.sim.data
         site = self.sim.model.site_name2id(self.robots[0].controller.eef_name)
-        offset = self._rotation(self._thing) @ self._offset
         return Poses(
             hand=data.site_xpos[site].copy(),
             rotation=data.site_xmat[site].reshape(3, 3).copy(),
-            thing=self._position(f"{self._thing}_main") + offset,
+            thing=self._position(f"{self._thing}_main") + self._rotation(self._thing) @ offset,
             place=self._position(f"{self._place}_main"),
         )
 
@@ -91,8 +106,7 @@ class Scene(ControlEnv):
         low, high = points.min(axis=0), points.max(axis=0)
         place = (low + high) / 2
         radius = float(np.linalg.norm(high - low)) / 2
-        corners = {"corners": BASKET} if name == self._place else {}
-        return Area((float(place[0]), float(place[1])), radius, **corners)
+        return Area((float(place[0]), float(place[1])), radius, BASKET if name == self._place else FLOOR)
 
     def _position(self, body: str) -> np.ndarray:
         return self.sim.data.get_body_xpos(body).copy()

@@ -1,0 +1,127 @@
+"""LIBERO itself: the environment, the expert's success, and a recording, in its real simulator at 32 pixels.
+
+Runs in `.venv-libero` alone, by `make test-libero`.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.training import finetune, pretrain, run_command
+
+from lawm_lerobot.envs import LawmLiberoEnvConfig
+
+pytestmark = pytest.mark.libero
+
+SIZE = 32
+TASK = 1  # the cream cheese
+EXAMPLES = Path(__file__).parents[2] / "examples"
+IMAGES = ("observation.images.image", "observation.images.image2")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """Two demonstrations as a user records them, their pictures exact."""
+    root = tmp_path_factory.mktemp("recorded") / "libero"
+    main = runpy.run_path(str(EXAMPLES / "make_libero_dataset.py"))["main"]
+    flags = ("--repo_id=local/x", f"--root={root}", f"--task_ids=[{TASK}]", "--episodes=2", "--seed=3")
+    run_command(main, *flags, f"--size={SIZE}", "--noise=0.1", "--video=false", "--workers=0")
+    return root
+
+
+@pytest.fixture(scope="module")
+def dataset(recorded):
+    from lerobot.datasets import LeRobotDataset
+
+    return LeRobotDataset("local/x", root=recorded)
+
+
+def test_a_seed_looks_the_same_to_a_policy_as_in_its_recording(dataset):
+    from lerobot.envs import close_envs, make_env, preprocess_observation
+
+    config = LawmLiberoEnvConfig(task_ids=[TASK], size=SIZE)
+    envs = make_env(config, n_envs=2)
+    env = envs["libero_object"][TASK]
+    process, _ = config.get_env_processors()
+    observation, _ = env.reset(seed=[4, 3])
+    assert env.observation_space["pixels"].contains(observation["pixels"])
+    seen = process(preprocess_observation(observation))
+    first = dataset.meta.episodes["dataset_from_index"]
+    for copy, episode in enumerate((1, 0)):
+        frame = dataset[first[episode]]
+        assert frame["task"] == env.call("task_description")[copy]
+        for key in IMAGES:
+            torch.testing.assert_close(seen[key][copy], frame[key], rtol=0, atol=0)
+            assert frame[key].std() > 0.05  # a picture, not a blank
+        torch.testing.assert_close(seen["observation.state"][copy], frame["observation.state"])
+    assert (seen[IMAGES[0]][0] != seen[IMAGES[0]][1]).any()
+
+    # Copies in one process do not draw into each other's pictures, also after a reset.
+    env.reset(seed=[3, 3])
+    for _ in range(3):
+        observation, *_ = env.step(np.stack(env.call("expert_action")))
+    for first_copy, second_copy in observation["pixels"].values():
+        np.testing.assert_array_equal(first_copy, second_copy)
+        assert first_copy.std() > 10
+    close_envs(envs)
+
+
+def test_success_is_reported_and_ends_an_episode():
+    """The expert succeeds, an arm that stands still does not."""
+    from lawm_lerobot.envs.libero.environment import LawmLiberoEnv
+
+    env = LawmLiberoEnv("libero_object", TASK, draw=False, obs_type="pixels")
+    places = []
+    for seed in (7, 8):
+        env.reset(seed=seed)
+        places.append(env._env.get_sim_state())
+        _, _, terminated, _, info = env.step(np.array([0, 0, 0, 0, 0, 0, -1], np.float32))
+        assert not terminated
+        assert info["is_success"] is False
+    assert np.abs(np.subtract(*places)).max() > 0.05
+    steps = 1
+    while not terminated:
+        observation, _, terminated, _, info = env.step(env.expert_action())
+        steps += 1
+        assert steps < 280
+    assert info["is_success"]
+    assert not observation["pixels"]["image"].any()
+    env.close()
+
+
+def test_lerobots_commands_take_the_recording(recorded, tmp_path):
+    """Pretraining on it, finetuning, and both environments of LIBERO, LeRobot's and this package's."""
+    from lerobot.scripts import lerobot_eval
+
+    pretrained = pretrain(recorded, tmp_path / "pretrained", steps=1)
+    finetuned = finetune(pretrained.checkpoint(), recorded, tmp_path / "finetuned", steps=1)
+    policy = f"--policy.path={finetuned.checkpoint()}"
+    own = ("--env.type=lawm_libero", f"--env.size={SIZE}")
+    lerobots = ("--env.type=libero", f"--env.observation_height={SIZE}", f"--env.observation_width={SIZE}")
+    for name, env in (("own", own), ("lerobots", (*lerobots, "--env.task=libero_object"))):
+        short = (
+            f"--env.task_ids=[{TASK}]",
+            "--env.episode_length=3",
+            "--eval.n_episodes=1",
+            "--eval.batch_size=1",
+        )
+        output = tmp_path / name
+        run_command(lerobot_eval.main, policy, *env, *short, f"--output_dir={output}", "--policy.device=cpu")
+        overall = json.loads((output / "eval_info.json").read_text())["overall"]
+        assert (overall["n_episodes"], overall["pc_success"]) == (1, 0.0)
+
+
+def test_successes_are_counted(recorded, tmp_path, capsys):
+    main = runpy.run_path(str(EXAMPLES / "count_libero_successes.py"))["main"]
+    flags = ("--player=replay", "--repo_id=local/x", f"--root={recorded}", f"--task_ids=[{TASK}]")
+    run_command(main, *flags, "--episodes=2", "--seed=500", f"--output={tmp_path / 'replay.json'}")
+    assert "| pick up the cream cheese and place it in the basket | 0 of 2 |" in capsys.readouterr().out
+    (outcomes,) = json.loads((tmp_path / "replay.json").read_text())["tasks"].values()
+    assert [outcome["seed"] for outcome in outcomes] == [500, 501]
+    with pytest.raises(SystemExit):
+        run_command(main, *flags[:-1], "--task_ids=[0]", "--episodes=1")
