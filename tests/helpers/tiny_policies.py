@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from helpers.tiny_vlas import make_paligemma, make_smolvlm
+from helpers.tiny_vlas import make_paligemma, make_pi0_fast, make_smolvlm
 from helpers.training import TINY_ACT
 
 
@@ -134,6 +134,12 @@ TINY: dict[str, Tiny] = {
         chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
         language=True,
         without_gradient={**NO_STATE, **UNUSED_IN_PI},
+    ),
+    "pi0_fast": Tiny(
+        make_pi0_fast,
+        chunk=("--policy.chunk_size=7", "--policy.n_action_steps=7"),
+        language=True,
+        without_gradient={"*.lm_head.weight": "writes tokens"},
     ),
     "pi05": Tiny(
         make_paligemma,
