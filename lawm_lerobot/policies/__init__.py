@@ -7,6 +7,7 @@ from lawm_lerobot.policies.pi0.configuration_lawm_pi0 import LawmPI0Config
 from lawm_lerobot.policies.pi0_fast.configuration_lawm_pi0_fast import LawmPI0FastConfig
 from lawm_lerobot.policies.pi05.configuration_lawm_pi05 import LawmPI05Config
 from lawm_lerobot.policies.smolvla.configuration_lawm_smolvla import LawmSmolVLAConfig
+from lawm_lerobot.policies.vqbet.configuration_lawm_vqbet import LawmVqbetConfig
 
 __all__ = [
     "LawmActConfig",
@@ -16,4 +17,5 @@ __all__ = [
     "LawmPI0Config",
     "LawmPI0FastConfig",
     "LawmSmolVLAConfig",
+    "LawmVqbetConfig",
 ]

@@ -25,6 +25,7 @@ class Tiny:
             as the tests of the type.
         chunk: The flags of finetuning that make a chunk of another length than the pretraining's 4 latents.
         language: The policy reads the dataset's ``task``.
+        whole_chunks: The policy's loss counts padding, so no chunk of latents may have any.
         cameras: The cameras of the robot that finetuning is for; the pretraining's only one is called ``top``.
         without_gradient: Name patterns of policy parameters that get no gradient by design, and why.
     """
@@ -32,6 +33,7 @@ class Tiny:
     make: Callable[[Path, pytest.MonkeyPatch], list[str]]
     chunk: tuple[str, ...]
     language: bool = False
+    whole_chunks: bool = False
     cameras: tuple[str, ...] = ("front", "wrist")
     without_gradient: Mapping[str, str] = field(default_factory=dict)
 
@@ -52,6 +54,24 @@ def make_diffusion(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
         "--policy.n_action_steps=8",
         "--policy.num_train_timesteps=10",
         "--policy.drop_n_last_frames=2",
+    ]
+
+
+def make_vqbet(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return [
+        "--policy.crop_shape=null",
+        "--policy.use_group_norm=true",
+        "--policy.pretrained_backbone_weights=null",
+        "--policy.spatial_softmax_num_keypoints=4",
+        "--policy.n_vqvae_training_steps=1",
+        "--policy.vqvae_embedding_dim=8",
+        "--policy.vqvae_enc_hidden_dim=8",
+        "--policy.gpt_block_size=40",
+        "--policy.gpt_input_dim=16",
+        "--policy.gpt_output_dim=16",
+        "--policy.gpt_hidden_dim=16",
+        "--policy.gpt_n_layer=1",
+        "--policy.gpt_n_head=2",
     ]
 
 
@@ -94,6 +114,9 @@ def make_clip(directory: Path) -> Path:
     return directory
 
 
+KEYPOINTS = (
+    "ResNet's last map of an image of 32 pixels has a single one, of which the keypoints are always the same"
+)
 NO_STATE = {"model.state_proj.weight": "multiplies the state, which the video has not"}
 _LAST = "model.paligemma_with_expert.paligemma.model.language_model.layers.1"
 UNUSED_IN_PI = {
@@ -121,6 +144,17 @@ TINY: dict[str, Tiny] = {
         language=True,
         without_gradient={
             "*.vision_model.post_layernorm.*": "CLIP's pooled output; the policy takes the class token before it",
+        },
+    ),
+    "vqbet": Tiny(
+        make_vqbet,
+        whole_chunks=True,
+        chunk=("--policy.action_chunk_size=3", "--policy.n_action_pred_token=2"),
+        cameras=("front",),
+        without_gradient={
+            "vqbet.rgb_encoder.backbone.*": KEYPOINTS,
+            "vqbet.rgb_encoder.pool.*": KEYPOINTS,
+            "vqbet.action_head.vqvae_model.*": "trained before the rest, and frozen then",
         },
     ),
     "smolvla": Tiny(

@@ -351,6 +351,8 @@ def test_cotraining_shares_all_that_does_not_depend_on_actions(
     assert shared < {id(p) for p in policy.parameters()}
     optimized = {id(p) for group in policy.get_optim_params() for p in group["params"]}
     assert own <= optimized
+    samples = policy.cotraining.samples
+    assert all(samples[start]["valid"].all() for start in samples.starts.tolist()) == kind.tiny.whole_chunks
     policy.train()
     policy.cotraining.loss(4)  # VQ-BeT first trains its codes.
     with seeded_context(1):
