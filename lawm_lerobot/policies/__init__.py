@@ -8,6 +8,7 @@ from lawm_lerobot.policies.pi0_fast.configuration_lawm_pi0_fast import LawmPI0Fa
 from lawm_lerobot.policies.pi05.configuration_lawm_pi05 import LawmPI05Config
 from lawm_lerobot.policies.smolvla.configuration_lawm_smolvla import LawmSmolVLAConfig
 from lawm_lerobot.policies.vqbet.configuration_lawm_vqbet import LawmVqbetConfig
+from lawm_lerobot.policies.xvla.configuration_lawm_xvla import LawmXVLAConfig
 
 __all__ = [
     "LawmActConfig",
@@ -18,4 +19,5 @@ __all__ = [
     "LawmPI0FastConfig",
     "LawmSmolVLAConfig",
     "LawmVqbetConfig",
+    "LawmXVLAConfig",
 ]

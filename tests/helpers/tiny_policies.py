@@ -5,13 +5,22 @@ A type that is registered as ``lawm_*`` and missing in `TINY` fails that suite, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import draccus
 import pytest
-from helpers.tiny_vlas import make_paligemma, make_pi0_fast, make_smolvlm
+import torch
+from helpers.tiny_vlas import make_paligemma, make_pi0_fast, make_smolvlm, make_xvla
 from helpers.training import TINY_ACT
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies import get_policy_class
+from lerobot.utils.random_utils import seeded_context
+
+from lawm_lerobot.policies.common.configuration import LawmConfig
+from lawm_lerobot.policies.common.policy import LawmPolicy
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,39 @@ class Tiny:
     whole_chunks: bool = False
     cameras: tuple[str, ...] = ("front", "wrist")
     without_gradient: Mapping[str, str] = field(default_factory=dict)
+
+
+def build(config_class: type[LawmConfig], flags: Sequence[str], stage: str, *more: str) -> LawmPolicy:
+    """An untrained policy of one camera of 32 pixels, 3 numbers of a state, and 2 of an action or 6 of 4 latents."""
+    options = [
+        "--device=cpu",
+        "--latent_action.horizon=4",
+        "--latent_action.dim=6",
+        "--world_model.size=test",
+        "--world_model.image_size=32",
+        "--idm.size=test",
+    ]
+    given = [flag.replace("--policy.", "--") for flag in flags]
+    config = draccus.parse(config_class, args=[*given, *options, *more, f"--stage={stage}"])
+    config.input_features = {
+        "observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
+        "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
+    }
+    dim = 6 if config.pretraining else 2
+    config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (dim,))}
+    with seeded_context(0):
+        return get_policy_class(config.type)(config).eval()
+
+
+def raw_clips() -> dict[str, Any]:
+    """Three clips for `build`, as they come from a dataset."""
+    with seeded_context(0):
+        return {
+            "observation.images.top": torch.rand(3, 5, 3, 32, 32),
+            "observation.images.top_is_pad": torch.zeros(3, 5, dtype=torch.bool),
+            "observation.state": torch.rand(3, 5, 3) - 0.5,
+            "task": ["push the square", "leave it", "push"],
+        }
 
 
 def make_act(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -162,6 +204,15 @@ TINY: dict[str, Tiny] = {
         chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
         language=True,
         without_gradient=NO_STATE,
+    ),
+    "xvla": Tiny(
+        make_xvla,
+        chunk=("--policy.chunk_size=7", "--policy.n_action_steps=3"),
+        language=True,
+        without_gradient={
+            "model.transformer.aux_visual_proj.*": "takes the second camera on",
+            "*.action_decoder.bias.weight": "of the policy's own latents a constant, which their norm takes away",
+        },
     ),
     "pi0": Tiny(
         make_paligemma,

@@ -95,6 +95,8 @@ def make_smolvlm(directory: Path, *, tied: bool = False) -> list[str]:
     ]
 
 
+#: One layer of BART.
+BART = {"layers": 1, "attention_heads": 2, "ffn_dim": 32}
 #: Action tokens, which end the vocabulary but for those that LeRobot's ``fast_skip_tokens`` leaves out by default.
 ACTION_TOKENS, SKIPPED_TOKENS = 512, 128
 
@@ -128,6 +130,48 @@ def make_pi0_fast(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]
         "--policy.max_action_tokens=32",
         "--policy.max_decoding_steps=8",
         "--policy.validate_action_token_prefix=false",
+    ]
+
+
+def make_xvla(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A tokenizer in ``directory``, and the flags of an X-VLA with a small Florence-2."""
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    tokenizer = _byte_level_tokenizer(directory, special)
+    stages = {"patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1], "depths": [1, 1]}
+    vision = {
+        **stages,
+        "patch_prenorm": [False, True],
+        "embed_dim": [16, 32],
+        "num_heads": [2, 2],
+        "num_groups": [2, 2],
+        "window_size": 2,
+        "drop_path_rate": 0.0,
+        "projection_dim": 32,
+    }
+    text = {
+        "model_type": "bart",
+        "vocab_size": len(tokenizer),
+        "d_model": 32,
+        "max_position_embeddings": 128,
+        **{f"encoder_{name}": size for name, size in BART.items()},
+        **{f"decoder_{name}": size for name, size in BART.items()},
+    }
+    florence = json.dumps({"vision_config": vision, "text_config": text})
+    return [
+        f"--policy.florence_config={florence}",
+        f"--policy.tokenizer_name={directory}",
+        "--policy.tokenizer_max_length=32",
+        f"--policy.resize_imgs_with_padding=[{IMAGE_SIZE},{IMAGE_SIZE}]",
+        "--policy.action_mode=auto",
+        "--policy.chunk_size=8",
+        "--policy.n_action_steps=8",
+        "--policy.hidden_size=32",
+        "--policy.depth=2",
+        "--policy.num_heads=2",
+        "--policy.num_domains=1",
+        "--policy.len_soft_prompts=2",
+        "--policy.max_len_seq=128",
+        "--policy.num_denoising_steps=2",
     ]
 
 

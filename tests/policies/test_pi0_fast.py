@@ -8,26 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import draccus
 import pytest
 import torch
 from draccus.utils import ParsingError
+from helpers.tiny_policies import build, raw_clips
 from helpers.tiny_vlas import make_pi0_fast
-from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies import make_pre_post_processors
 from lerobot.processor import PolicyProcessorPipeline
-from lerobot.utils.random_utils import seeded_context
 from torch import Tensor
 
 from lawm_lerobot.policies.pi0_fast.configuration_lawm_pi0_fast import LawmPI0FastConfig
 from lawm_lerobot.policies.pi0_fast.modeling_lawm_pi0_fast import LawmPI0FastPolicy
 
-HORIZON, LATENT_DIM, ACTION_DIM = 4, 6, 2
-CAMERA = "observation.images.top"
-FEATURES = {
-    CAMERA: PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
-    "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
-}
+HORIZON, LATENT_DIM = 4, 6
 
 
 @pytest.fixture(scope="module")
@@ -36,55 +29,27 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         yield make_pi0_fast(tmp_path_factory.mktemp("pi0_fast") / "hub", monkeypatch)
 
 
-def make(flags: list[str], stage: str, *more: str) -> LawmPI0FastPolicy:
-    options = [
-        *(flag.replace("--policy.", "--") for flag in flags),
-        *more,
-        "--device=cpu",
-        f"--stage={stage}",
-        f"--latent_action.horizon={HORIZON}",
-        f"--latent_action.dim={LATENT_DIM}",
-        "--world_model.size=test",
-        "--world_model.image_size=32",
-        "--idm.size=test",
-    ]
-    config = draccus.parse(LawmPI0FastConfig, args=options)
-    config.input_features = dict(FEATURES)
-    dim = LATENT_DIM if stage == "pretrain" else ACTION_DIM
-    config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (dim,))}
-    with seeded_context(0):
-        return LawmPI0FastPolicy(config).eval()
-
-
 @pytest.fixture(scope="module")
 def pretraining(flags: list[str]) -> LawmPI0FastPolicy:
-    return make(flags, "pretrain")
+    return build(LawmPI0FastConfig, flags, "pretrain")
 
 
 @pytest.fixture(scope="module")
 def finetuning(flags: list[str]) -> LawmPI0FastPolicy:
-    return make(flags, "finetune")
+    return build(LawmPI0FastConfig, flags, "finetune")
 
 
 def before(policy: LawmPI0FastPolicy) -> PolicyProcessorPipeline:
     return make_pre_post_processors(policy.config)[0]
 
 
-def raw_clip() -> dict[str, Any]:
-    with seeded_context(0):
-        return {
-            CAMERA: torch.rand(3, HORIZON + 1, 3, 32, 32),
-            "observation.state": torch.rand(3, HORIZON + 1, 3) - 0.5,
-            "task": ["push the square", "leave it", "push"],
-        }
-
-
 def observation() -> dict[str, Any]:
-    return {key: value if key == "task" else value[:, 0].contiguous() for key, value in raw_clip().items()}
+    clips = {key: value for key, value in raw_clips().items() if not key.endswith("_is_pad")}
+    return {key: value if key == "task" else value[:, 0].contiguous() for key, value in clips.items()}
 
 
 def test_imitation_is_the_squared_error_without_the_padding(pretraining: LawmPI0FastPolicy) -> None:
-    seen = pretraining.policy_batch(before(pretraining)(raw_clip()))
+    seen = pretraining.policy_batch(before(pretraining)(raw_clips()))
     targets = torch.randn(3, HORIZON, LATENT_DIM)
     valid = torch.tensor([[True] * HORIZON, [True, True, False, False], [False] * HORIZON])
     with torch.no_grad():
@@ -97,7 +62,7 @@ def test_imitation_is_the_squared_error_without_the_padding(pretraining: LawmPI0
 def test_latents_differ_by_their_place_and_do_not_see_those_to_come(
     pretraining: LawmPI0FastPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = pretraining.policy_batch(before(pretraining)(raw_clip()))
+    seen = pretraining.policy_batch(before(pretraining)(raw_clips()))
     with torch.no_grad():
         latents = pretraining.predict_latents(seen)
         monkeypatch.setattr(pretraining.model.config, "chunk_size", 2)
@@ -125,7 +90,7 @@ def test_the_prompt_has_the_first_state_alone_or_none(pretraining: LawmPI0FastPo
     def prompt(clip: dict[str, Any]) -> Tensor:
         return before(pretraining)(clip)["observation.language.tokens"]
 
-    ours, future, present, without = raw_clip(), raw_clip(), raw_clip(), raw_clip()
+    ours, future, present, without = raw_clips(), raw_clips(), raw_clips(), raw_clips()
     future["observation.state"][:, 1:] += 0.3
     present["observation.state"][:, 0] += 0.3
     del without["observation.state"]
@@ -135,7 +100,7 @@ def test_the_prompt_has_the_first_state_alone_or_none(pretraining: LawmPI0FastPo
 
 
 def test_an_answer_without_actions_is_refused(flags: list[str]) -> None:
-    policy = make(flags, "finetune", "--validate_action_token_prefix=true")
+    policy = build(LawmPI0FastConfig, flags, "finetune", "--validate_action_token_prefix=true")
     with pytest.raises(ValueError, match="--policy.validate_action_token_prefix=false"):
         policy.select_action(before(policy)(observation()))
 

@@ -147,6 +147,8 @@ class LawmConfig(_Mixin):
     needs_state: ClassVar[bool] = False
     #: The wrapped policy's loss counts padding, so it is given chunks of latents only that lie within their episode.
     whole_chunks: ClassVar[bool] = False
+    #: Mean and standard deviation by which the preprocessor itself normalises pictures, whatever LeRobot's mapping says.
+    picture_stats: ClassVar[Mapping[str, Any] | None] = None
     #: The preprocessor writes the state into the prompt, before the policy can leave it out.
     state_in_prompt: ClassVar[bool] = False
     #: The extra of this package that installs what the wrapped policy needs, as in ``lerobot_policy_lawm[vla]``.
