@@ -20,8 +20,8 @@ from lawm_lerobot.labels.cameras import picture_shape, policy_features
 from lawm_lerobot.policies.act.configuration_lawm_act import LawmActConfig
 from lawm_lerobot.policies.common.clips import world_model_camera
 from lawm_lerobot.policies.common.exporting import export_checkpoint, read_config
-from lawm_lerobot.policies.flow_vla.policy import FlowVLAPolicy
 from lawm_lerobot.policies.smolvla.configuration_lawm_smolvla import LawmSmolVLAConfig
+from lawm_lerobot.policies.vla.policy import VLAPolicy
 
 TOP = "observation.images.top"
 RGB = {"names": ["height", "width", "rgb"]}
@@ -131,7 +131,7 @@ def test_cameras_of_a_vla_go_by_order_and_that_is_said(
 
     with caplog.at_level(logging.INFO):
         policy = SimpleNamespace(config=config(now))
-        FlowVLAPolicy.transfer_rules(policy, config(("top", "wrist")))  # type: ignore[arg-type]
+        VLAPolicy.transfer_rules(policy, config(("top", "wrist")))  # type: ignore[arg-type]
     assert [record.levelno for record in caplog.records] == ([] if level is None else [level])
     assert re.search(said, caplog.text)
 

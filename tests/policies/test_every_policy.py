@@ -190,15 +190,19 @@ def finite_losses(run: Run) -> list[float]:
     return losses
 
 
-def training_batch(
-    config: PreTrainedConfig, checkpoint: Path, dataset: Path, task: str | None = None
-) -> dict:
-    """A batch as lerobot-train gives it to the policy; ``task`` in the place of the dataset's."""
+def raw_batch(config: PreTrainedConfig, dataset: Path) -> dict[str, Any]:
     meta = LeRobotDatasetMetadata("test/x", root=dataset)
     frames = LeRobotDataset(
         "test/x", root=dataset, delta_timestamps=resolve_delta_timestamps(config, meta), video_backend="pyav"
     )
-    batch = next(iter(DataLoader(frames, batch_size=4)))
+    return next(iter(DataLoader(frames, batch_size=4)))
+
+
+def training_batch(
+    config: PreTrainedConfig, checkpoint: Path, dataset: Path, task: str | None = None
+) -> dict[str, Any]:
+    """A batch as lerobot-train gives it to the policy; ``task`` in the place of the dataset's."""
+    batch = raw_batch(config, dataset)
     before, _ = make_pre_post_processors(config, str(checkpoint))
     return before(batch if task is None else {**batch, "task": [task] * 4})
 
@@ -351,6 +355,8 @@ def test_cotraining_shares_all_that_does_not_depend_on_actions(
     assert shared < {id(p) for p in policy.parameters()}
     optimized = {id(p) for group in policy.get_optim_params() for p in group["params"]}
     assert own <= optimized
+    samples = policy.cotraining.samples
+    assert all(samples[start]["valid"].all() for start in samples.starts.tolist()) == kind.tiny.whole_chunks
     policy.train()
     policy.cotraining.loss(4)  # VQ-BeT first trains its codes.
     with seeded_context(1):
@@ -449,6 +455,13 @@ def test_padding_and_the_future_do_not_count(kind: Kind, pretrained: Run, corpus
         assert not isinstance(seen[key], Tensor) or torch.equal(seen[key], seen_too[key]), key
 
 
+def test_the_world_model_sees_the_pictures_as_they_are(kind: Kind, pretrained: Run, corpus: Path) -> None:
+    policy = kind.policy_class.from_pretrained(pretrained.checkpoint(), allow_pretraining=True)
+    raw = raw_batch(policy.config, corpus)["observation.images.top"]
+    frames = policy.clip(training_batch(policy.config, pretrained.checkpoint(), corpus)).frames
+    torch.testing.assert_close(frames, raw[:, -HORIZON - 1 :], atol=1e-4, rtol=0)
+
+
 # --- weights -------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +469,11 @@ def check_report(report: dict[str, Any], given: dict[str, Tensor], made: dict[st
     """The report is true of every tensor; returns the names of those that started anew."""
     tensors = {tensor["name"]: tensor for tensor in report["tensors"]}
     assert made.keys() <= tensors.keys() <= made.keys() | given.keys()
+    saved = {made[name].data_ptr(): tensor for name, tensor in given.items() if name in made}
+    given = {
+        **{name: saved[t.data_ptr()] for name, t in made.items() if t.data_ptr() in saved},
+        **given,
+    }  # tied
     for name, tensor in tensors.items():
         if tensor["status"] == "kept":
             assert torch.equal(given[name], made[name].to(given[name].dtype)), name

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lawm_lerobot.policies.common.configuration import LawmConfig
 from lawm_lerobot.policies.common.loading import load_whole_policy
-from lawm_lerobot.policies.flow_vla.policy import FlowVLAPolicy
+from lawm_lerobot.policies.vla.policy import FlowVLAPolicy
 from lawm_lerobot.scripts import lawm_export
 
 HORIZON, LATENT_DIM, STATE_DIM, ACTION_DIM = 4, 6, 3, 2

@@ -5,7 +5,7 @@ Letters: B batch, T = H + 1 frames of a clip, n observations of the policy's his
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -133,12 +133,14 @@ def pixel_affine(
 ) -> tuple[Tensor, Tensor]:
     """mean, scale (C,1,1) such that ``normalised * scale + mean`` is the image in [0, 1].
 
-    The inverse of LeRobot's `NormalizerProcessorStep`; identity without statistics.
+    The inverse of LeRobot's `NormalizerProcessorStep`, or of ``picture_stats``; identity without statistics.
     """
     channels = config.image_features[camera].shape[0]
     mean, scale = torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1)
     mode = config.normalization_mapping.get(FeatureType.VISUAL.value, NormalizationMode.IDENTITY)
-    camera_stats = (stats or {}).get(camera)
+    camera_stats: Mapping[str, Any] | None = (stats or {}).get(camera)
+    if config.picture_stats is not None:
+        mode, camera_stats = NormalizationMode.MEAN_STD, config.picture_stats
     if camera_stats is None or mode is NormalizationMode.IDENTITY:
         return mean, scale
 

@@ -145,6 +145,10 @@ class LawmConfig(_Mixin):
     # The wrapped network cannot be built without ``observation.state``. Pretraining, whose videos often have
     # none, then gives it one of width 0.
     needs_state: ClassVar[bool] = False
+    #: The wrapped policy's loss counts padding, so it is given chunks of latents only that lie within their episode.
+    whole_chunks: ClassVar[bool] = False
+    #: Mean and standard deviation by which the preprocessor itself normalises pictures, whatever LeRobot's mapping says.
+    picture_stats: ClassVar[Mapping[str, Any] | None] = None
     #: The preprocessor writes the state into the prompt, before the policy can leave it out.
     state_in_prompt: ClassVar[bool] = False
     #: The extra of this package that installs what the wrapped policy needs, as in ``lerobot_policy_lawm[vla]``.
@@ -227,6 +231,12 @@ class LawmConfig(_Mixin):
         deltas = super(LawmConfig, self.wrapped_config()).action_delta_indices or []
         before = deltas.index(0)
         return before, len(deltas) - before - self.latent_action.horizon
+
+    @property
+    def shortest_clip(self) -> int:
+        """Dataset frames from a clip's first to the last that must lie within the episode, once the stride is settled."""
+        action = self.latent_action
+        return action.stride * (action.horizon if self.whole_chunks else 1)
 
     def plain_config(self) -> PreTrainedConfig:
         """Make the wrapped policy's own config, as a LeRobot without this plugin reads it."""

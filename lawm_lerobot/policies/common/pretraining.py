@@ -297,10 +297,11 @@ def _check_stride(config: LawmConfig, dataset_meta: Any) -> None:
     lengths = dataset_meta.episodes["length"]
     longest = max(lengths[episode] for episode in episodes_in_use(dataset_meta))
     stride = config.latent_action.stride
-    if stride >= longest:
+    if config.shortest_clip >= longest:
+        lacking = "is whole, as this policy needs it" if config.whole_chunks else "has a second frame"
         raise ValueError(
             f"latent_action.stride is {stride} frames ({stride / dataset_meta.fps:.2f} s), but the dataset's longest episode "
-            f"has {longest}, so no clip has a second frame: lower --policy.latent_action.stride."
+            f"has {longest}, so no clip {lacking}: lower --policy.latent_action.stride."
         )
 
 

@@ -129,9 +129,10 @@ class Video:
                 f"pretraining, because a latent action spans {stride} frames: resample it with lawm-import-videos "
                 f"--fps={config.dataset_fps:g}, or change {FLAG}.repo_id."
             )
-        if max(map(reader.length, reader.episodes), default=0) <= stride:
+        if max(map(reader.length, reader.episodes), default=0) <= config.shortest_clip:
+            unit = "one chunk of latent actions" if config.whole_chunks else "one latent action"
             raise VideoError(
-                f"{reader.dataset.repo_id} has no episode of more than {stride} frames, which one latent action takes: "
+                f"{reader.dataset.repo_id} has no episode of more than {config.shortest_clip} frames, which {unit} takes: "
                 f"change {FLAG}.repo_id or {FLAG}.episodes."
             )
         size = (config.world_model.image_size,) * 2
@@ -215,8 +216,8 @@ class VideoSamples(Dataset):
             return_uint8=True,
         )
         self.ends = video.lengths.cumsum(0).repeat_interleave(video.lengths)  # (N,)
-        #: (M,) the frames that a transition begins with.
-        self.starts = (torch.arange(len(latents)) + self.action.stride < self.ends).nonzero()[:, 0].numpy()
+        #: (M,) the frames that a transition begins with, or a whole chunk of them.
+        self.starts = (torch.arange(len(latents)) + config.shortest_clip < self.ends).nonzero()[:, 0].numpy()
 
     def __len__(self) -> int:
         return len(self.latents)

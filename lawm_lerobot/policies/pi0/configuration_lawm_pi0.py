@@ -8,7 +8,7 @@ from typing import ClassVar
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
 
-from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
+from lawm_lerobot.policies.vla.configuration import FlowVLAConfig
 
 
 @PreTrainedConfig.register_subclass("lawm_pi0")

@@ -8,7 +8,7 @@ from typing import ClassVar
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pi05.configuration_pi05 import PI05Config
 
-from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
+from lawm_lerobot.policies.vla.configuration import FlowVLAConfig
 
 
 @PreTrainedConfig.register_subclass("lawm_pi05")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-from lawm_lerobot.policies.flow_vla.policy import FlowVLAPolicy
 from lawm_lerobot.policies.smolvla.configuration_lawm_smolvla import LawmSmolVLAConfig
+from lawm_lerobot.policies.vla.policy import FlowVLAPolicy
 
 
 class LawmSmolVLAPolicy(FlowVLAPolicy, SmolVLAPolicy):

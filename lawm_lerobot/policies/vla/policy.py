@@ -20,12 +20,29 @@ from lawm_lerobot.method.networks import masked_mean
 from lawm_lerobot.policies.common.clips import IS_PAD, real_cameras
 from lawm_lerobot.policies.common.optimizer import fused, trainable
 from lawm_lerobot.policies.common.policy import LawmPolicy
-from lawm_lerobot.policies.flow_vla.configuration import FlowVLAConfig
+from lawm_lerobot.policies.vla.configuration import FlowVLAConfig, VLAConfig
 
 logger = logging.getLogger(__name__)
 
 
-class FlowVLAPolicy(LawmPolicy):
+class VLAPolicy(LawmPolicy):
+    """Mixed in front of a VLA, whose network is ``self.model``: ``class LawmPI0FastPolicy(VLAPolicy, PI0FastPolicy)``."""
+
+    config: VLAConfig
+
+    def get_optim_params(self) -> Any:
+        if not self.config.pretraining:
+            return super().get_optim_params()
+        vla = {"params": trainable(self.model), "lr": self.config.optimizer_lr}
+        return fused([vla, {"params": trainable(self.pretraining)}])
+
+    def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
+        """Have no rule for a tensor: a subclass adds its own to this list, which goes with a line on the cameras."""
+        _say_places(list(real_cameras(source)), list(real_cameras(self.config)))
+        return []
+
+
+class FlowVLAPolicy(VLAPolicy):
     """Mixed in front of a VLA: ``class LawmSmolVLAPolicy(FlowVLAPolicy, SmolVLAPolicy)``.
 
     ``self.model`` is the VLA's network: ``forward(*model_inputs, actions, noise, time)`` gives the squared errors
@@ -79,15 +96,9 @@ class FlowVLAPolicy(LawmPolicy):
     def latent_head(self) -> nn.Parameter:
         return self.model.action_out_proj.weight
 
-    def get_optim_params(self) -> Any:
-        if not self.config.pretraining:
-            return super().get_optim_params()
-        vla = {"params": trainable(self.model), "lr": self.config.optimizer_lr}
-        return fused([vla, {"params": trainable(self.pretraining)}])
-
     def transfer_rules(self, source: PreTrainedConfig) -> Sequence[Rule]:
-        _say_places(list(real_cameras(source)), list(real_cameras(self.config)))
         rules: list[Rule] = [
+            *super().transfer_rules(source),
             OtherActions("model.action_in_proj.*", "embedded actions of another kind"),
             OtherActions("model.action_out_proj.*", "predicted actions of another kind"),
         ]
@@ -112,8 +123,8 @@ def _say_places(before: list[str], now: list[str]) -> None:
         )
 
 
-class OpenPIPolicy(FlowVLAPolicy):
-    """Mixed in front of pi0 and pi0.5, LeRobot's ports of openpi."""
+class OpenPIPolicy(VLAPolicy):
+    """Mixed in front of pi0, pi0.5 and pi0-FAST, LeRobot's ports of openpi."""
 
     def prepare_images(self, batch: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         return self._preprocess_images(batch)

@@ -11,8 +11,8 @@ from lawm_lerobot.policies.common.configuration import EMPTY_CAMERA, LawmConfig
 
 
 @dataclass
-class FlowVLAConfig(LawmConfig):
-    """The fields and rules of VLAs, mixed into a VLA's config: ``class LawmPI0Config(FlowVLAConfig, PI0Config)``.
+class VLAConfig(LawmConfig):
+    """The fields and rules of VLAs, mixed into a VLA's config: ``class LawmPI0FastConfig(VLAConfig, PI0FastConfig)``.
 
     In pretraining the VLA itself learns at its own ``optimizer_lr``, since it usually starts from published
     weights; world model and inverse dynamics learn at ``pretraining_lr``.
@@ -27,11 +27,6 @@ class FlowVLAConfig(LawmConfig):
         super().__post_init__()
         if not self.pretraining:
             return
-        if self.latent_action.dim > self.max_action_dim:
-            raise ParsingError(
-                f"latent_action.dim is {self.latent_action.dim}, expected at most max_action_dim = "
-                f"{self.max_action_dim}, which latents are padded to: lower --policy.latent_action.dim."
-            )
         for name in self.robot_conversions:
             if getattr(self, name):
                 raise ParsingError(
@@ -53,3 +48,16 @@ class FlowVLAConfig(LawmConfig):
         self.input_features = {
             key: ft for key, ft in view.input_features.items() if key in given or key.startswith(EMPTY_CAMERA)
         }
+
+
+@dataclass
+class FlowVLAConfig(VLAConfig):
+    """The rules of VLAs whose chunk ends a flow: ``class LawmPI0Config(FlowVLAConfig, PI0Config)``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretraining and self.latent_action.dim > self.max_action_dim:
+            raise ParsingError(
+                f"latent_action.dim is {self.latent_action.dim}, expected at most max_action_dim = "
+                f"{self.max_action_dim}, which latents are padded to: lower --policy.latent_action.dim."
+            )

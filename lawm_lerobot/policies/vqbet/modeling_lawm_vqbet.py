@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers.outside_vqbet.configuration_lawm_vqbet import LawmVqbetConfig
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy
 from torch import nn
 
 from lawm_lerobot.checkpoints.transfer import OtherActions, Reinitialise, Rule
 from lawm_lerobot.policies.common.policy import LawmPolicy
+from lawm_lerobot.policies.vqbet.configuration_lawm_vqbet import LawmVqbetConfig
 
 
 class LawmVqbetPolicy(LawmPolicy, VQBeTPolicy):
-    """Its actions are codes of a codebook, so its latents pass no gradient: there is no `predict_latents`."""
+    """VQ-BeT that predicts latent actions by codes in pretraining, actions afterwards.
+
+    Codes pass no gradient, so there is no `predict_latents`: latents are the inverse dynamics'. VQ-BeT learns its codes in
+    its first ``n_vqvae_training_steps``, in each stage anew, and keeps them.
+
+    In the ``finetune`` stage this is `VQBeTPolicy`: same tensors, same names, same cost.
+    """
 
     config_class = LawmVqbetConfig
     name = "lawm_vqbet"

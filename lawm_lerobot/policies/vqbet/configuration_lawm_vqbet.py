@@ -14,10 +14,11 @@ from lawm_lerobot.policies.common.configuration import LawmConfig
 @PreTrainedConfig.register_subclass("lawm_vqbet")
 @dataclass
 class LawmVqbetConfig(LawmConfig, VQBeTConfig):
-    """LeRobot's VQ-BeT with LAWM pretraining."""
+    """LeRobot's VQ-BeT with LAWM pretraining: every field of `VQBeTConfig` and of `LawmConfig`."""
 
     plain_class: ClassVar[type[PreTrainedConfig]] = VQBeTConfig
     needs_state: ClassVar[bool] = True
+    whole_chunks: ClassVar[bool] = True
 
     def chunk_overrides(self) -> dict[str, Any]:
         # Its tokens of the past predict chunks of the past, for which there are no latents.
@@ -28,5 +29,5 @@ class LawmVqbetConfig(LawmConfig, VQBeTConfig):
 
     @property
     def drop_n_last_frames(self) -> int:
-        """VQ-BeT's loss counts padding: pretraining takes no clip that goes past the episode's end."""
-        return self.latent_action.horizon * self.latent_action.stride if self.pretraining else 0
+        """LeRobot's field: the frames at an episode's end that no sample begins with."""
+        return self.shortest_clip if self.pretraining else 0

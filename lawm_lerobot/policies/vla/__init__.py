@@ -1,0 +1,1 @@
+"""The part that the vision-language-action policies share."""

@@ -1,0 +1,1 @@
+"""``lawm_vqbet``: LeRobot's VQ-BeT with LAWM pretraining."""

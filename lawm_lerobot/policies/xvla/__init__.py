@@ -1,0 +1,1 @@
+"""``lawm_xvla``: LeRobot's X-VLA with LAWM pretraining."""
