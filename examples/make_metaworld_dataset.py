@@ -25,8 +25,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lawm_lerobot.envs.configuration import check_size
 from lawm_lerobot.envs.configuration_metaworld import (
-    check_size,
     check_variation,
     parse_cameras,
     parse_tasks,

@@ -221,7 +221,8 @@ class BenchmarkConfig:
             BenchmarkError: In one sentence that lists what is known, or names the flag to change.
         """
         # Imported late, here and below: it brings LeRobot, which --help does not wait for.
-        from lawm_lerobot.envs.configuration_metaworld import check_size, check_variation, parse_cameras
+        from lawm_lerobot.envs.configuration import check_size
+        from lawm_lerobot.envs.configuration_metaworld import check_variation, parse_cameras
 
         self._check_names()
         try:

@@ -14,31 +14,16 @@ What is left is the arm's 67 000 triangles (9 ms) and the physics (1 ms), so sma
 body="hidden" doubles the steps.
 """
 
-import atexit
-import multiprocessing
-import os
 import sys
 import warnings
-import weakref
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-# Chosen when mujoco is imported. Its default on Linux, GLFW, needs a display, which servers and worker processes
-# do not have.
-if sys.platform == "linux":
-    os.environ.setdefault("MUJOCO_GL", "egl")
-
-try:
-    import mujoco
-except AttributeError as error:  # PyOpenGL raises it when the shared library is not there
-    raise ImportError(
-        f"mujoco cannot load the {os.environ.get('MUJOCO_GL')} graphics library ({error}): install it (Debian: "
-        "apt install libegl1, or libosmesa6 with MUJOCO_GL=osmesa), or set MUJOCO_GL to another of egl, osmesa, glfw"
-    ) from error
+from lawm_lerobot.envs.rendering import make_renderer, mujoco
 
 if mujoco.mjNEQDATA != 11:
     raise ImportError(
@@ -46,11 +31,11 @@ if mujoco.mjNEQDATA != 11:
     )
 
 from lerobot.envs.metaworld import MetaworldEnv
-from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
 from lawm_lerobot.envs.configuration_metaworld import STATE_DIM, check_variation
 from lawm_lerobot.envs.scenery import Scenery, change_body, draw_scenery, turn_cameras, zoom_cameras
+from lawm_lerobot.envs.vectorizing import vectorize
 
 # Said by the scripted experts at nearly every step: their raw actions are larger than 1. expert_action() clips them.
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", module="metaworld")
@@ -212,9 +197,7 @@ class LawmMetaworldEnv(MetaworldEnv):
 
     def _draw(self, camera: str) -> np.ndarray:
         if self._renderer is None:
-            self._renderer = self._make_renderer()
-            _open_renderers.add(self._renderer)
-            _close_renderers_at_exit()
+            self._renderer = make_renderer(self._env.model, self.observation_width, self.shadows)
         self._renderer.update_scene(self._env.data, camera=camera)
         # Into the picture, not into the model, where a body more would change the simulation.
         scene, scenery = self._renderer.scene, self._scenery or Scenery()
@@ -226,26 +209,6 @@ class LawmMetaworldEnv(MetaworldEnv):
         if camera in UPSIDE_DOWN_CAMERAS:
             image = np.ascontiguousarray(image[::-1, ::-1])
         return image if scenery.light is None else np.minimum(image * scenery.light, 255).astype(np.uint8)
-
-    def _make_renderer(self) -> mujoco.Renderer:
-        visual = self._env.model.vis
-        visual.global_.offwidth, visual.global_.offheight = self.observation_width, self.observation_height
-        if not self.shadows:
-            # Both are read when the graphics context is created, not when a frame is drawn.
-            visual.quality.offsamples = 0
-            visual.quality.shadowsize = 0
-        try:
-            renderer = mujoco.Renderer(self._env.model, self.observation_height, self.observation_width)
-        except Exception as error:
-            raise RuntimeError(
-                f"mujoco could not open a {os.environ.get('MUJOCO_GL', 'default')} graphics context ({error}): set "
-                "MUJOCO_GL to another of egl, osmesa, glfw, and see that its library is installed (Debian: libegl1, "
-                "libosmesa6)"
-            ) from error
-        if not self.shadows:
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        return renderer
 
     def render(self) -> np.ndarray:
         """The first camera's current observation, (size, size, 3) uint8: evaluation videos cost no second drawing."""
@@ -262,16 +225,6 @@ class LawmMetaworldEnv(MetaworldEnv):
         self._pixels = {}
 
 
-# A renderer left open at exit makes mujoco print tracebacks, because it ends the display before its contexts. Exit
-# hooks run last in, first out, so this one is registered after mujoco's own, that is after the first renderer.
-_open_renderers: weakref.WeakSet[mujoco.Renderer] = weakref.WeakSet()
-
-
-@cache
-def _close_renderers_at_exit() -> None:
-    atexit.register(lambda: [renderer.close() for renderer in _open_renderers])
-
-
 def create_metaworld_envs(
     suites: dict[str, list[str]], n_envs: int, gym_kwargs: dict[str, Any], use_async_envs: bool = False
 ) -> dict[str, dict[int, gym.vector.VectorEnv]]:
@@ -283,18 +236,10 @@ def create_metaworld_envs(
         gym_kwargs: Arguments of `LawmMetaworldEnv`.
         use_async_envs: Use one process per copy (from two copies on), started when the task's turn comes.
     """
-    use_async = use_async_envs and n_envs > 1
-    if use_async:
-        # Workers are forked from a server that has imported this module once, instead of each importing it.
-        multiprocessing.set_forkserver_preload([__name__])
 
-    def vectorize(task: str) -> gym.vector.VectorEnv:
-        factories = [partial(LawmMetaworldEnv, task, **gym_kwargs)] * n_envs
-        if use_async:
-            return _LazyAsyncVectorEnv(factories)
-        return gym.vector.SyncVectorEnv(
-            [freeze_after_episode_end(factory) for factory in factories],
-            autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
+    def make(task: str) -> gym.vector.VectorEnv:
+        return vectorize(
+            partial(LawmMetaworldEnv, task, **gym_kwargs), n_envs, use_async_envs, preload=__name__
         )
 
-    return {suite: {i: vectorize(task) for i, task in enumerate(tasks)} for suite, tasks in suites.items()}
+    return {suite: {i: make(task) for i, task in enumerate(tasks)} for suite, tasks in suites.items()}
