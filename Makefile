@@ -85,7 +85,7 @@ bench-gpu: setup ## the speed figures, on an NVIDIA GPU
 
 .PHONY: lock
 lock: setup ## pin the requirements anew, after a change of the dependencies in pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra metaworld --group dev --universal --python-version 3.12 \
+	$(BIN)/uv pip compile pyproject.toml --extra metaworld --extra so101-sim --group dev --universal --python-version 3.12 \
 		--no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra libero --extra metaworld --group dev --universal --python-version 3.12 \
 		--no-emit-index-url --quiet --custom-compile-command "make lock" --generate-hashes \

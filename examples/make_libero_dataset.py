@@ -16,12 +16,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from lawm_lerobot.envs.configuration import check_size
 from lawm_lerobot.envs.configuration_libero import check_spread
-from lawm_lerobot.envs.configuration_metaworld import check_size
 from lawm_lerobot.envs.libero.installation import require_libero
 from lawm_lerobot.scripts.command import run_command
+
+INTERRUPTED = "interrupted: the same command goes on where it was"
 
 
 @dataclass
@@ -79,17 +79,10 @@ def make_dataset(cfg: MakeLiberoDatasetConfig) -> None:
     check_spread(cfg.spread, cfg.task, prefix="--")
     require_libero()
 
+    from lawm_lerobot.envs.kept_episodes import record_dataset
     from lawm_lerobot.envs.libero.environment import task_ids
-    from lawm_lerobot.envs.libero.recording import FPS, LiberoRecording
-    from lawm_lerobot.envs.recording import (
-        check_root_is_free,
-        default_root,
-        record_expert_episodes,
-        write_dataset,
-    )
+    from lawm_lerobot.envs.libero.recording import LiberoRecording
 
-    root = cfg.root or default_root(cfg.repo_id)
-    check_root_is_free(root)
     recording = LiberoRecording(
         [f"{cfg.task}/{i}" for i in task_ids(cfg.task, cfg.task_ids)],
         cfg.episodes,
@@ -103,24 +96,20 @@ def make_dataset(cfg: MakeLiberoDatasetConfig) -> None:
         frames_after_success=cfg.frames_after_success,
         success_only=cfg.success_only,
     )
-    total = len(recording.tasks) * cfg.episodes
-    frames = write_dataset(
-        tqdm(record_expert_episodes(recording, cfg.workers), total=total, unit="episode"),
-        recording.robot,
-        repo_id=cfg.repo_id,
-        root=root,
-        fps=FPS,
+    recorded = record_dataset(
+        recording,
+        cfg.repo_id,
+        cfg.root,
+        workers=cfg.workers,
         with_actions=cfg.with_actions,
         with_state=cfg.with_state,
         video=cfg.video,
     )
-    print(f"{total} episodes, {frames} frames: {root}")
+    print(f"{recorded.episodes} episodes, {recorded.frames} frames: {recorded.root}")
 
 
 def main() -> int:
-    return run_command(
-        MakeLiberoDatasetConfig, make_dataset, interrupted="interrupted: no dataset was written"
-    )
+    return run_command(MakeLiberoDatasetConfig, make_dataset, interrupted=INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -23,16 +23,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from lawm_lerobot.envs.configuration import check_size
 from lawm_lerobot.envs.configuration_metaworld import (
-    check_size,
     check_variation,
     parse_cameras,
     parse_tasks,
     require_metaworld,
 )
 from lawm_lerobot.scripts.command import run_command
+
+INTERRUPTED = "interrupted: the same command goes on where it was"
 
 
 @dataclass
@@ -102,16 +102,9 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
     )
     require_metaworld()
 
+    from lawm_lerobot.envs.kept_episodes import record_dataset
     from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
-    from lawm_lerobot.envs.recording import (
-        check_root_is_free,
-        default_root,
-        record_expert_episodes,
-        write_dataset,
-    )
 
-    root = cfg.root or default_root(cfg.repo_id)
-    check_root_is_free(root)
     recording = MetaworldRecording(
         tasks,
         cfg.episodes,
@@ -130,24 +123,21 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
         frames_after_success=cfg.frames_after_success,
         success_only=cfg.success_only,
     )
-    episodes = record_expert_episodes(recording, cfg.workers)
-    frames = write_dataset(
-        tqdm(episodes, total=len(tasks) * cfg.episodes, unit="episode"),
-        recording.robot,
-        repo_id=cfg.repo_id,
-        root=root,
+    recorded = record_dataset(
+        recording,
+        cfg.repo_id,
+        cfg.root,
+        workers=cfg.workers,
         fps=cfg.fps,
         with_actions=cfg.with_actions,
         with_state=cfg.with_state,
         video=cfg.video,
     )
-    print(f"{len(tasks) * cfg.episodes} episodes, {frames} frames: {root}")
+    print(f"{recorded.episodes} episodes, {recorded.frames} frames: {recorded.root}")
 
 
 def main() -> int:
-    return run_command(
-        MakeMetaworldDatasetConfig, make_dataset, interrupted="interrupted: no dataset was written"
-    )
+    return run_command(MakeMetaworldDatasetConfig, make_dataset, interrupted=INTERRUPTED)
 
 
 if __name__ == "__main__":

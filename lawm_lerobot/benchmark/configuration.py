@@ -233,7 +233,7 @@ class BenchmarkConfig:
             BenchmarkError: In one sentence that lists what is known, or names the flag to change.
         """
         # Imported late: it brings LeRobot, which --help does not wait for.
-        from lawm_lerobot.envs.configuration_metaworld import check_size
+        from lawm_lerobot.envs.configuration import check_size
 
         self._check_names()
         for flag, value in OPTIONAL.items():

@@ -137,4 +137,29 @@ class Libero(Simulator):
         ]
 
 
-SIMULATORS: dict[str, Simulator] = {"metaworld": MetaWorld(), "libero": Libero()}
+class So101(Simulator):
+    """The simulated SO-101, whose cube and disc lie elsewhere in every episode."""
+
+    title = "SO-101"
+    env = "lawm_so101"
+    module = "lawm_lerobot.envs.so101.environment"
+    fps = 10
+    cameras = "front,wrist"
+
+    def task_names(self) -> Sequence[str]:
+        from lawm_lerobot.envs.so101.configuration import TASK
+
+        return [TASK]
+
+    def check(self, cfg: BenchmarkConfig) -> None:
+        from lawm_lerobot.envs.so101.configuration import parse_cameras
+
+        parse_cameras(cfg.camera, flag="--camera")
+
+    def recording(self, part: dict[str, Any]) -> ExpertRecording:
+        from lawm_lerobot.envs.so101.recording import So101Recording
+
+        return So101Recording(**part)
+
+
+SIMULATORS: dict[str, Simulator] = {"metaworld": MetaWorld(), "libero": Libero(), "so101": So101()}

@@ -11,7 +11,7 @@ from draccus.utils import DecodingError
 from lerobot.envs import EnvConfig
 from lerobot.envs.configs import LiberoEnv
 
-from lawm_lerobot.envs.configuration_metaworld import check_size
+from lawm_lerobot.envs.configuration import check_size
 from lawm_lerobot.envs.libero.installation import require_libero
 
 # The suites in which things stand on the floor and nothing else does: their places are free to be drawn.
@@ -52,6 +52,7 @@ class LawmLiberoEnvConfig(LiberoEnv):
         spread: Share, 0 to 1, of the reachable floor over which the things' places are drawn. At 0 they are drawn as
             LIBERO draws them, from squares of 5 cm.
         shadows: Render shadows and 4x multisampling as LeRobot's environment does, which is slower on a CPU.
+        draw: False leaves the pictures black: a policy that is trained and evaluated so has not looked.
     """
 
     task: str = "libero_object"
@@ -59,6 +60,7 @@ class LawmLiberoEnvConfig(LiberoEnv):
     size: int = 128
     spread: float = 1.0
     shadows: bool = False
+    draw: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -79,7 +81,8 @@ class LawmLiberoEnvConfig(LiberoEnv):
     @property
     def gym_kwargs(self) -> dict[str, Any]:
         lerobots = ("camera_name", "camera_name_mapping", "init_states", "episode_length", "control_mode")
-        return super().gym_kwargs | {name: getattr(self, name) for name in ("spread", "shadows", *lerobots)}
+        ours = ("spread", "shadows", "draw")
+        return super().gym_kwargs | {name: getattr(self, name) for name in (*ours, *lerobots)}
 
     def create_envs(
         self, n_envs: int, use_async_envs: bool = False

@@ -3,21 +3,20 @@
 Imported at every `lerobot-train --help`, so nothing here imports metaworld or mujoco.
 """
 
-import importlib.util
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import lerobot.envs
-from draccus.utils import DecodingError
-from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs import EnvConfig
-from lerobot.envs.utils import parse_camera_names
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+
+from lawm_lerobot.envs import configuration
+from lawm_lerobot.envs.configuration import PicturesEnvConfig
 
 ACTION_DIM = 4  # hand displacement x, y, z and gripper effort, each in [-1, 1]
 STATE_DIM = 4  # hand position x, y, z in metres and gripper opening in [0, 1]
@@ -71,19 +70,7 @@ def parse_tasks(task: str | None, flag: str = "--env.task") -> dict[str, list[st
 
 def parse_cameras(camera: str, flag: str = "--env.camera") -> list[str]:
     """Camera names of a comma-separated list; ValueError names `flag` and the valid ones."""
-    unknown = [name for name in camera.split(",") if name.strip() not in CAMERAS]
-    if unknown:
-        raise ValueError(
-            f"unknown Meta-World camera {unknown[0].strip()!r}: set {flag} to one or more, comma-separated, of "
-            f"{', '.join(CAMERAS)}"
-        )
-    return parse_camera_names(camera)
-
-
-def check_size(size: int, flag: str = "--env.size") -> None:
-    """Refuse image sizes that cannot become a video (yuv420p needs even sides)."""
-    if size < 16 or size % 2:
-        raise ValueError(f"image size {size} is not an even number of at least 16 pixels: change {flag}")
+    return configuration.parse_cameras(camera, CAMERAS, "Meta-World", flag)
 
 
 def check_variation(
@@ -135,17 +122,12 @@ def varied_distractors(variation: float) -> int:
 
 def require_metaworld() -> None:
     """Raise ImportError with the command that installs the simulator, if it is not installed."""
-    missing = [name for name in ("metaworld", "mujoco") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"Meta-World needs {' and '.join(missing)}, which is not installed: "
-            'pip install "lerobot_policy_lawm[metaworld]"'
-        )
+    configuration.require_installed("Meta-World", ("metaworld", "mujoco"), extra="metaworld")
 
 
 @EnvConfig.register_subclass("lawm_metaworld")
 @dataclass
-class LawmMetaworldEnvConfig(EnvConfig):
+class LawmMetaworldEnvConfig(PicturesEnvConfig):
     """Meta-World v3 for `lerobot-eval` and `lerobot-train`, quick enough for a CPU.
 
     Observations are `observation.images.<camera>` (size, size, 3) uint8 and `observation.state` (4,): the same keys
@@ -179,65 +161,38 @@ class LawmMetaworldEnvConfig(EnvConfig):
     and success stay. They combine freely.
     """
 
+    ACTION_DIM: ClassVar[int] = ACTION_DIM
+    STATE_DIM: ClassVar[int] = STATE_DIM
+
     task: str = "push-v3"
     fps: int = 80
-    size: int = 128
     camera: str = "corner2"
-    episode_length: int = 500
-    obs_type: str = "pixels_agent_pos"
-    shadows: bool = False
     camera_shift: float = 0.0
     distractors: int = 0
     body: str = "sawyer"
     variation: float = 0.0
     camera_zoom: float = 1.0
-    draw: bool = True
-    features: dict[str, PolicyFeature] = field(default_factory=dict)
-    features_map: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        try:
-            self._check()
-        except ValueError as error:
-            # LeRobot's commands print this one as a sentence. A ValueError would reach the user as a traceback that
-            # ends in "Couldn't instantiate class".
-            raise DecodingError(("env",), str(error)) from error
-        # Left of the map: the names in the environment's observation, under which `--eval.recording` looks them up.
-        self.features = {ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,))}
-        self.features_map = {ACTION: ACTION}
-        if self.obs_type == "pixels_agent_pos":
-            self.features["agent_pos"] = PolicyFeature(FeatureType.STATE, (STATE_DIM,))
-            self.features_map["agent_pos"] = OBS_STATE
-        for camera in parse_cameras(self.camera):
-            key = f"{OBS_IMAGES}.{camera}"
-            self.features[key] = PolicyFeature(FeatureType.VISUAL, (self.size, self.size, 3))
-            self.features_map[key] = key
+    @property
+    def cameras(self) -> list[str]:
+        return parse_cameras(self.camera)
 
     def _check(self) -> None:
         parse_tasks(self.task)
-        parse_cameras(self.camera)
-        check_size(self.size)
+        super()._check()
         check_variation(
             self.camera_shift,
             self.distractors,
             self.body,
-            parse_cameras(self.camera),
+            self.cameras,
             variation=self.variation,
             camera_zoom=self.camera_zoom,
         )
-        if self.obs_type not in ("pixels_agent_pos", "pixels"):
-            raise ValueError(
-                f"unknown observation type {self.obs_type!r}: set --env.obs_type to pixels_agent_pos or pixels"
-            )
-        if self.episode_length < 1:
-            raise ValueError(
-                f"an episode of {self.episode_length} steps is empty: raise --env.episode_length"
-            )
 
     @property
     def gym_kwargs(self) -> dict:
         same = ("size", "obs_type", "episode_length", "fps", *PICTURES)
-        return {"cameras": parse_cameras(self.camera)} | {name: getattr(self, name) for name in same}
+        return {"cameras": self.cameras} | {name: getattr(self, name) for name in same}
 
     def create_envs(
         self, n_envs: int, use_async_envs: bool = False

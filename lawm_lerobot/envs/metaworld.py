@@ -14,30 +14,16 @@ What is left is the arm's 67 000 triangles (9 ms) and the physics (1 ms), so sma
 body="hidden" doubles the steps.
 """
 
-import atexit
-import os
 import sys
 import warnings
-import weakref
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-# Chosen when mujoco is imported. Its default on Linux, GLFW, needs a display, which servers and worker processes
-# do not have.
-if sys.platform == "linux":
-    os.environ.setdefault("MUJOCO_GL", "egl")
-
-try:
-    import mujoco
-except AttributeError as error:  # PyOpenGL raises it when the shared library is not there
-    raise ImportError(
-        f"mujoco cannot load the {os.environ.get('MUJOCO_GL')} graphics library ({error}): install it (Debian: "
-        "apt install libegl1, or libosmesa6 with MUJOCO_GL=osmesa), or set MUJOCO_GL to another of egl, osmesa, glfw"
-    ) from error
+from lawm_lerobot.envs.rendering import make_renderer, mujoco
 
 if mujoco.mjNEQDATA != 11:
     raise ImportError(
@@ -215,9 +201,7 @@ class LawmMetaworldEnv(MetaworldEnv):
         if not self.draw:
             return np.zeros((self.observation_height, self.observation_width, 3), np.uint8)
         if self._renderer is None:
-            self._renderer = self._make_renderer()
-            _open_renderers.add(self._renderer)
-            _close_renderers_at_exit()
+            self._renderer = make_renderer(self._env.model, self.observation_width, self.shadows)
         self._renderer.update_scene(self._env.data, camera=camera)
         # Into the picture, not into the model, where a body more would change the simulation.
         scene, scenery = self._renderer.scene, self._scenery or Scenery()
@@ -229,26 +213,6 @@ class LawmMetaworldEnv(MetaworldEnv):
         if camera in UPSIDE_DOWN_CAMERAS:
             image = np.ascontiguousarray(image[::-1, ::-1])
         return image if scenery.light is None else np.minimum(image * scenery.light, 255).astype(np.uint8)
-
-    def _make_renderer(self) -> mujoco.Renderer:
-        visual = self._env.model.vis
-        visual.global_.offwidth, visual.global_.offheight = self.observation_width, self.observation_height
-        if not self.shadows:
-            # Both are read when the graphics context is created, not when a frame is drawn.
-            visual.quality.offsamples = 0
-            visual.quality.shadowsize = 0
-        try:
-            renderer = mujoco.Renderer(self._env.model, self.observation_height, self.observation_width)
-        except Exception as error:
-            raise RuntimeError(
-                f"mujoco could not open a {os.environ.get('MUJOCO_GL', 'default')} graphics context ({error}): set "
-                "MUJOCO_GL to another of egl, osmesa, glfw, and see that its library is installed (Debian: libegl1, "
-                "libosmesa6)"
-            ) from error
-        if not self.shadows:
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        return renderer
 
     def render(self) -> np.ndarray:
         """The first camera's current observation, (size, size, 3) uint8: evaluation videos cost no second drawing."""
@@ -263,16 +227,6 @@ class LawmMetaworldEnv(MetaworldEnv):
         super().close()
         self._env = None
         self._pixels = {}
-
-
-# A renderer left open at exit makes mujoco print tracebacks, because it ends the display before its contexts. Exit
-# hooks run last in, first out, so this one is registered after mujoco's own, that is after the first renderer.
-_open_renderers: weakref.WeakSet[mujoco.Renderer] = weakref.WeakSet()
-
-
-@cache
-def _close_renderers_at_exit() -> None:
-    atexit.register(lambda: [renderer.close() for renderer in _open_renderers])
 
 
 def create_metaworld_envs(

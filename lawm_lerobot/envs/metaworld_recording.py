@@ -27,6 +27,7 @@ class MetaworldRecording(ExpertRecording):
         action=("hand_dx", "hand_dy", "hand_dz", "gripper_effort"),
     )
     module = "lawm_lerobot.envs.metaworld"
+    fps = 80
 
     cameras: Sequence[str] = ("corner2",)
     shadows: bool = False

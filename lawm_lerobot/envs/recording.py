@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 
 import av
 import datasets
+import gymnasium as gym
 import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
@@ -67,6 +68,7 @@ class ExpertEnv(Protocol):
     """A simulation with a scripted expert, which may be stepped on after a success."""
 
     task_description: str
+    action_space: gym.spaces.Box
 
     def reset(self, *, seed: int) -> tuple[dict[str, Any], dict[str, Any]]: ...
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]: ...
@@ -83,8 +85,8 @@ class ExpertRecording(ABC):
         episodes_per_task: Number of episodes of each task.
         seed: Seed of the first episode of every task; episode k resets with `seed + k`.
         size: Height and width of the images in pixels.
-        noise: Standard deviation of Gaussian noise on the executed hand motion (the action's x, y, z, which are in
-            [-1, 1]). The gripper follows the expert: it is a plain open or close in most of them.
+        noise: Standard deviation of Gaussian noise on the executed motion, the first `moving` numbers of the action, in
+            their own unit. The gripper follows the expert: it is a plain open or close in most of them.
         record_executed: Record the noisy action that moved the arm. By default the expert's clean action is
             recorded while the noisy one is executed, as DART does (arXiv 1703.09327): the states then cover small
             mistakes and every recorded action leads back, which makes better imitation data.
@@ -95,6 +97,8 @@ class ExpertRecording(ABC):
 
     robot: ClassVar[Robot]
     module: ClassVar[str]  # of the environment, which worker processes import once
+    fps: ClassVar[int]  # frames per second
+    moving: ClassVar[int] = 3
 
     tasks: Sequence[str]
     episodes_per_task: int
@@ -119,19 +123,22 @@ class ExpertRecording(ABC):
         """The pictures, {camera: (size, size, 3) uint8}, and the state, (S,) float32, that a policy would be given."""
 
 
-def record_expert_episodes(recording: ExpertRecording, workers: int = 0) -> Iterator[RecordedEpisode]:
+def record_expert_episodes(
+    recording: ExpertRecording, workers: int = 0, skip: int = 0
+) -> Iterator[RecordedEpisode]:
     """Yield the episodes of each task, in order.
 
     Args:
         recording: The settings.
         workers: Number of processes that simulate and draw; 0 does it in this one. The result does not depend on it.
+        skip: Number of episodes at the beginning that are left out.
 
     Raises:
         RuntimeError: If the expert fails `MAX_ATTEMPTS` times running and `success_only` is set.
     """
     recording.require_simulator()
     seeds = range(recording.seed, recording.seed + recording.episodes_per_task)
-    episodes = [(recording, task, seed) for task, seed in product(recording.tasks, seeds)]
+    episodes = [(recording, task, seed) for task, seed in product(recording.tasks, seeds)][skip:]
     if workers == 0:
         try:
             for episode in episodes:
@@ -200,16 +207,17 @@ def _attempt_episode(recording: ExpertRecording, task: str, seed: int) -> Record
     while steps_left > 0:
         chosen = env.expert_action()  # (A,)
         executed = chosen.copy()
-        executed[:3] += recording.noise * generator.standard_normal(3)
-        executed = executed.clip(-1.0, 1.0).astype(np.float32)
+        executed[: recording.moving] += recording.noise * generator.standard_normal(recording.moving)
+        executed = executed.clip(env.action_space.low, env.action_space.high).astype(np.float32)
 
         frames.append(recording.frame(observation))
         actions.append(executed if recording.record_executed else chosen)
 
-        observation, _, terminated, _, _ = env.step(executed)
+        observation, _, terminated, _, info = env.step(executed)
         steps_left -= 1
         if terminated and not success:
-            success, steps_left = True, recording.frames_after_success
+            success = bool(info["is_success"])
+            steps_left = recording.frames_after_success if success else 0
     images, states = zip(*frames, strict=True)
     return RecordedEpisode(
         task=task,

@@ -207,6 +207,11 @@ def test_other_simulators_have_their_own_tasks_and_flags() -> None:
         assert (spec["simulator"], spec["fps"]) == ("libero", 20)
         assert {"tasks": ["libero_object/3"], "spread": 0.5, "size": 32}.items() <= spec["parts"][0].items()
 
+    cfg = configuration("--simulator=so101", "--tasks=[pick-place]", "--seeds=[0]")
+    cfg.check()
+    wanted = {"--env.type=lawm_so101", "--env.task=pick-place", "--env.size=32", "--env.camera=front,wrist"}
+    assert wanted < set(cell_runs(cfg)[0].evaluation.typed())
+
 
 def test_the_gate_runs_two_arms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = [f"--config_path={SMOKE}", f"--output_dir={tmp_path / 'out'}", "--gate=true", "--dry_run=true"]
@@ -225,7 +230,7 @@ def test_the_gate_runs_two_arms(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     [
         ("--arms=[none,magic]", "unknown arm 'magic': set --arms to some of none, none_equal_compute, "),
         ("--tasks=[fly-v3]", "unknown Meta-World task 'fly-v3': set --tasks to some of assembly-v3, "),
-        ("--simulator=mars", "unknown simulator 'mars': set --simulator to one of metaworld, libero"),
+        ("--simulator=mars", "unknown simulator 'mars': set --simulator to one of metaworld, libero, so101"),
         ("--simulator=libero", "unknown LIBERO task 'reach-v3': set --tasks to some of libero_object/0, "),
         ("--regimes=[mars]", "unknown regime 'mars': set --regimes to some of same_task, other_tasks"),
         ("--regimes=[other_tasks]", "would show no task: add some to --corpus.tasks"),

@@ -13,15 +13,13 @@ from lawm_lerobot.envs.recording import ExpertRecording, Robot
 if TYPE_CHECKING:
     from lawm_lerobot.envs.libero.environment import LawmLiberoEnv
 
-FPS = 20  # LIBERO's own control frequency
-
 
 @dataclass(frozen=True)
 class LiberoRecording(ExpertRecording):
     """The settings of a recording in LIBERO, whose tasks are named `<suite>/<task id>`.
 
     Args:
-        spread, shadows: Arguments of `LawmLiberoEnv`.
+        spread, shadows, draw: Arguments of `LawmLiberoEnv`.
     """
 
     robot = Robot(
@@ -30,11 +28,13 @@ class LiberoRecording(ExpertRecording):
         action=("x", "y", "z", "turn_x", "turn_y", "turn_z", "gripper"),
     )
     module = "lawm_lerobot.envs.libero.environment"
+    fps = 20  # LIBERO's own control frequency
 
     max_steps: int = 280
     frames_after_success: int = 10  # the thing counts as placed before it is let go
     spread: float = 1.0
     shadows: bool = False
+    draw: bool = True
 
     def require_simulator(self) -> None:
         require_libero()
@@ -48,6 +48,7 @@ class LiberoRecording(ExpertRecording):
             int(task_id),
             spread=self.spread,
             shadows=self.shadows,
+            draw=self.draw,
             obs_type="pixels_agent_pos",
             observation_height=self.size,
             observation_width=self.size,
