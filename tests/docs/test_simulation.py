@@ -1,4 +1,4 @@
-"""docs/simulation.md: its three commands, run one after the other, and its table of options."""
+"""docs/simulation.md: its three commands, run one after the other, and its tables of options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.pages import ROOT, commands, table
 from helpers.training import TINY_ACT, run_command
 from lerobot.datasets import LeRobotDataset
 
-from lawm_lerobot.envs import LawmMetaworldEnvConfig
+from lawm_lerobot.envs import LawmMetaworldEnvConfig, LawmSo101EnvConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
 
@@ -44,12 +44,13 @@ def test_a_varied_scene_is_recorded_trained_on_and_evaluated(tmp_path, monkeypat
         assert {f"--{word.removeprefix('--env.')}" for word in words} >= flags
 
 
-def test_every_option_has_a_row() -> None:
-    rows = table(PAGE, "options")
+@pytest.mark.parametrize(
+    ("config", "name"), [(LawmMetaworldEnvConfig, "options"), (LawmSo101EnvConfig, "SO-101 options")]
+)
+def test_every_option_has_a_row(config: type, name: str) -> None:
+    rows = table(PAGE, name)
     defaults = {
-        field.name: field.default
-        for field in fields(LawmMetaworldEnvConfig)
-        if isinstance(field.default, str | int | float)
+        field.name: field.default for field in fields(config) if isinstance(field.default, str | int | float)
     }
     inherited = {"max_parallel_tasks", "disable_env_checker"}
     assert set(rows) == {f"`--env.{name}`" for name in defaults.keys() - inherited}
