@@ -20,13 +20,14 @@ from test_layering import ALLOWED
 from lawm_lerobot.statistics.intervals import SuccessRate
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*/*.md")])
 #: Pages whose commands are run or read by tests of their own.
 ELSEWHERE = {
     DOCS / "recipes.md": "tests/docs/test_recipes.py",
     DOCS / "scale.md": "tests/tools/test_scale.py",
     DOCS / "simulation.md": "tests/docs/test_simulation.py",
     ROOT / "examples" / "so101" / "README.md": "tests/arm/test_so101.py",
+    ROOT / "examples" / "so101" / "REHEARSAL.md": "tests/docs/test_rehearsal.py",
     ROOT / "examples" / "import_phone_clips" / "README.md": "tests/importing/test_import_videos_examples.py",
     ROOT / "examples" / "slurm_import" / "README.md": "tests/importing/test_import_videos_examples.py",
 }

@@ -16,7 +16,7 @@ from helpers.training import TINY_ACT, run_command
 from lerobot.datasets import LeRobotDataset
 from lerobot.envs.configs import LiberoEnv
 
-from lawm_lerobot.envs import LawmLiberoEnvConfig, LawmMetaworldEnvConfig
+from lawm_lerobot.envs import LawmLiberoEnvConfig, LawmMetaworldEnvConfig, LawmSo101EnvConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
 
@@ -52,11 +52,14 @@ def _shown(name: str) -> dict[str, object]:
     return {flag: yaml.safe_load(default) for flag, default in rows.items()}
 
 
-def test_every_option_has_a_row() -> None:
+@pytest.mark.parametrize(
+    ("config", "name"), [(LawmMetaworldEnvConfig, "options"), (LawmSo101EnvConfig, "SO-101 options")]
+)
+def test_every_option_has_a_row(config: type, name: str) -> None:
     inherited = {"max_parallel_tasks", "disable_env_checker"}
-    assert _shown("options") == {
+    assert _shown(name) == {
         field.name: field.default
-        for field in fields(LawmMetaworldEnvConfig)
+        for field in fields(config)
         if isinstance(field.default, str | int | float) and field.name not in inherited
     }
 

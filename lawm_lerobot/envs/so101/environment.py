@@ -143,16 +143,12 @@ class LawmSo101Env(SO101PickPlaceGymEnv):
 
         Call it once before each step: the expert counts its steps.
         """
-        state = np.empty(mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_INTEGRATION))
-        mujoco.mj_getState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
         block = self._data.sensor("block_pos").data
         substeps, self._n_substeps = self._n_substeps, 0
         # With no time to simulate, the package's own step is its inverse kinematics alone.
         super().apply_action(self._expert.act(self.ik_point_pos, block, self.goal_pos))
         self._n_substeps = substeps
-        goals = self._in_units(self._data.ctrl[self._servos])
-        mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        return goals.astype(np.float32)
+        return self._in_units(self._data.ctrl[self._servos]).astype(np.float32)
 
     def _compute_observation(self) -> dict[str, Any]:
         self._pixels = {name: self._draw(VIEWS[name]) for name in self.cameras}
