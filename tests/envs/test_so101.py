@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,25 @@ def test_success_is_reported_by_ours_and_not_by_the_packages_own() -> None:
     require_success_reported(LawmSo101EnvConfig(size=16, camera="front", episode_length=2))
     with pytest.raises(ValueError, match=r"environment so101 does not report success: .* no is_success"):
         require_success_reported(SO101Env(episode_length=3))
+
+
+@pytest.mark.parametrize(
+    "config", [LawmSo101EnvConfig(size=16, camera="front"), LawmMetaworldEnvConfig("reach-v3", size=16)]
+)
+def test_undrawn_pictures_are_black_and_change_nothing_else(config: Any) -> None:
+    """The control of a policy that cannot look."""
+    seen: list[dict[str, Any]] = []
+    for draw in (True, False):
+        envs = make_env(replace(config, draw=draw), n_envs=1)
+        env = next(iter(next(iter(envs.values())).values()))
+        env.reset(seed=[SEED])
+        seen.append(env.step(env.action_space.low)[0])
+        close_envs(envs)
+    drawn, black = seen
+    (camera,) = drawn["pixels"]
+    assert drawn["pixels"][camera].any() and not black["pixels"][camera].any()
+    assert drawn["pixels"][camera].shape == black["pixels"][camera].shape
+    np.testing.assert_array_equal(drawn["agent_pos"], black["agent_pos"])
 
 
 # ---- recording and replay ---------------------------------------------------------------------------------------
