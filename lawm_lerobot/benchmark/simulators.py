@@ -32,6 +32,7 @@ class Simulator(ABC):
     fps: ClassVar[int]
     cameras: ClassVar[str]  # unless the configuration names others
     options: ClassVar[frozenset[str]] = frozenset()  # of `OPTIONAL`
+    pretraining: ClassVar[tuple[str, ...]] = ()  # flags, unless a protocol says otherwise
 
     @abstractmethod
     def task_names(self) -> Sequence[str]:
@@ -67,6 +68,7 @@ class MetaWorld(Simulator):
     fps = 80
     cameras = "corner2"
     options = frozenset(OPTIONAL)
+    pretraining = ("--policy.latent_action.stride=4",)  # 0.05 s: its tasks are over after one second
 
     def task_names(self) -> Sequence[str]:
         from lawm_lerobot.envs.configuration_metaworld import task_names

@@ -6,8 +6,6 @@ from lawm_lerobot.benchmark.commands import OUT, Command
 from lawm_lerobot.benchmark.configuration import BenchmarkConfig
 from lawm_lerobot.benchmark.recordings import EVALUATION_SEED, SEED_STEP, CellRecordings, dataset_flags
 
-# Of every pretraining, unless a protocol says otherwise: 0.05 s, because Meta-World's tasks are over after one second.
-STRIDE = "--policy.latent_action.stride=4"
 UNTRAINED_STEPS = 25  # of a pretraining that learns nothing: batches for the statistics of its latents
 
 
@@ -68,7 +66,7 @@ class _CellCommands(CellRecordings):
         inputs: tuple[Command, ...] = (corpus,)
         flags = [f"--policy.type={policy.type}", *policy.flags, "--policy.stage=pretrain"]
         flags += [f"--policy.latent_action.source={self.arm.pretraining}"]
-        flags += [STRIDE, *policy.pretraining, *self.variant.pretraining]
+        flags += [*self.simulator.pretraining, *policy.pretraining, *self.variant.pretraining]
         title = f"{self.arm.pretraining_name}-{corpus.title}"
         if self.arm.readout:
             inputs += (demonstrations,)
