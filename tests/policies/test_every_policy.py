@@ -269,6 +269,7 @@ def test_a_training_is_watched(pretrained: Run, finetuned: Run, kind: Kind) -> N
     for figures in finetuned.metrics():
         uses = [float(figures[f"use_{camera}"]) for camera in kind.tiny.cameras]
         assert all(0 < use < math.inf for use in uses)
+        assert ("use_state" in figures) != kind.config_class.state_in_prompt
 
 
 def test_the_wrapped_policy_outputs_latents_in_pretraining(pretrained: Run) -> None:

@@ -71,6 +71,16 @@ def test_latents_differ_by_their_place_and_do_not_see_those_to_come(
     assert (latents[:, 1:] - latents[:, :-1]).abs().amax(-1).min() > 1e-3
 
 
+def test_half_precision_and_checkpointing_reach_the_backbone(flags: list[str]) -> None:
+    policy = build(
+        LawmPI0FastConfig, flags, "pretrain", "--dtype=bfloat16", "--gradient_checkpointing=true"
+    ).train()
+    policy(before(policy)(raw_clips()))[0].backward()
+    gradients = {name: p.grad for name, p in policy.model.named_parameters() if "q_proj" in name}
+    assert {g.dtype for name, g in gradients.items() if "vision" not in name} == {torch.bfloat16}
+    assert all(g.isfinite().all() and g.norm() > 0 for g in gradients.values())
+
+
 def test_an_answer_is_read_as_the_sampler_reads_it(finetuning: LawmPI0FastPolicy) -> None:
     batch = before(finetuning)(observation())
     tokens, mask = batch["observation.language.tokens"], batch["observation.language.attention_mask"]

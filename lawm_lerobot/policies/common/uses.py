@@ -78,6 +78,7 @@ def _lent(asked: AskedPolicy, own: Observation) -> dict[str, list[str]]:
     lent = {_WHOLE: list(own), **{name: [key] for key, name in names.items()}}
     if len(asked.cameras) > 1:
         lent["pictures"] = asked.cameras
-    if asked.numbers:
+    # A state that the prompt has cannot be exchanged alone.
+    if asked.numbers and not getattr(asked.policy.config, "state_in_prompt", False):
         lent["state"] = asked.numbers
     return lent

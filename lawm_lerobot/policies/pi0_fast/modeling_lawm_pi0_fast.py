@@ -1,11 +1,12 @@
 """``lawm_pi0_fast``: LeRobot's pi0-FAST with LAWM pretraining.
 
 pi0-FAST writes its actions as tokens, of which each but the first depends on those before: OpenVLA's class of policy.
-LAPA (arXiv 2410.11758) pretrains such a policy on quantised latent actions, which it writes as tokens too. Here latents
-stay numbers. The language model is given, in place of the answer, the token that begins one, once for every latent
-action; a linear layer reads the latents from its last hidden states, and learns them by their squared error. So a
-gradient passes through them, one pass gives the whole chunk, and the layer for the tokens of actions stays what it was;
-but where several futures are likely, the latents are their mean. After the transfer the loss is LeRobot's own, on tokens.
+LAPA (arXiv 2410.11758), by its abstract, pretrains a vision-language-action model to predict quantised latent actions.
+Here latents stay numbers, which is this project's choice. The language model is given, in place of the answer, the token
+that begins one, once for every latent action; a linear layer reads the latents from its last hidden states, and learns
+them by their squared error. So a gradient passes through them, one pass gives the whole chunk, and the layer for the
+tokens of actions stays what it was; but where several futures are likely, the latents are their mean. After the transfer
+the loss is LeRobot's own, on tokens.
 
 Letters: B batch, H latent actions, Z latent dimension, L tokens of an answer, D width of the language model, V vocabulary.
 """
