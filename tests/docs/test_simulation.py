@@ -17,6 +17,7 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.envs.configs import LiberoEnv
 
 from lawm_lerobot.envs import LawmLiberoEnvConfig, LawmMetaworldEnvConfig, LawmSo101EnvConfig
+from lawm_lerobot.statistics.intervals import SuccessRate
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
 
@@ -72,3 +73,17 @@ def test_every_option_that_is_not_lerobots_has_a_row() -> None:
         if field.name not in lerobots or field.default != lerobots[field.name]
         if not isinstance(field.default, type(MISSING))
     }
+
+
+@pytest.mark.parametrize("run", ["expert", "replay_stored", "replay_spread"])
+def test_successes_in_libero_are_those_of_the_run(run: str) -> None:
+    tasks = json.loads((ROOT / "docs" / "results" / "libero" / f"{run}.json").read_text())["tasks"]
+    rows = table(ROOT / "docs" / "results" / "libero.md", run)
+    for task, episodes in tasks.items():
+        assert rows[task][0] == f"{sum(episode['success'] for episode in episodes)} of {len(episodes)}"
+    total = SuccessRate(
+        sum(episode["success"] for episodes in tasks.values() for episode in episodes),
+        sum(map(len, tasks.values())),
+    )
+    assert rows["all"][0] == str(total)
+    assert len(rows) == len(tasks) + 1

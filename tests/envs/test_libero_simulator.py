@@ -60,15 +60,22 @@ def test_a_seed_looks_the_same_to_a_policy_as_in_its_recording(dataset):
             assert frame[key].std() > 0.05  # a picture, not a blank
         torch.testing.assert_close(seen["observation.state"][copy], frame["observation.state"])
     assert (seen[IMAGES[0]][0] != seen[IMAGES[0]][1]).any()
-
-    # Copies in one process do not draw into each other's pictures, also after a reset.
-    env.reset(seed=[3, 3])
-    for _ in range(3):
-        observation, *_ = env.step(np.stack(env.call("expert_action")))
-    for first_copy, second_copy in observation["pixels"].values():
-        np.testing.assert_array_equal(first_copy, second_copy)
-        assert first_copy.std() > 10
     close_envs(envs)
+
+
+def test_two_tasks_in_one_process_do_not_draw_into_each_others_pictures():
+    from lawm_lerobot.envs.libero.environment import LawmLiberoEnv
+
+    first, second = (
+        LawmLiberoEnv("libero_object", i, observation_height=SIZE, observation_width=SIZE) for i in (0, 1)
+    )
+    alone = first.reset(seed=3)[0]["pixels"]["image"]
+    expected = second.reset(seed=3)[0]["pixels"]["image"]
+    again = first._env.regenerate_obs_from_state(first._env.get_sim_state())["agentview_image"]
+    assert np.abs(again.astype(int) - alone).mean() < 0.1  # the state's last digits are set anew
+    first.close()
+    np.testing.assert_array_equal(second.reset(seed=3)[0]["pixels"]["image"], expected)
+    second.close()
 
 
 def test_success_is_reported_and_ends_an_episode():
@@ -82,7 +89,7 @@ def test_success_is_reported_and_ends_an_episode():
         places.append(env._env.get_sim_state())
         _, _, terminated, _, info = env.step(np.array([0, 0, 0, 0, 0, 0, -1], np.float32))
         assert not terminated
-        assert info["is_success"] is False
+        assert not info["is_success"]
     assert np.abs(np.subtract(*places)).max() > 0.05
     steps = 1
     while not terminated:

@@ -34,7 +34,7 @@ class LawmLiberoEnv(LiberoEnv):
     Args:
         suite: Name of a suite.
         task_id: Number of a task in it.
-        spread, shadows: Those of `LawmLiberoEnvConfig`.
+        spread, shadows, init_states: Those of `LawmLiberoEnvConfig`.
         draw: False simulates without pictures, which are black then, in a fraction of the time.
         arguments: Those of LeRobot's `LiberoEnv`.
     """
@@ -49,9 +49,10 @@ class LawmLiberoEnv(LiberoEnv):
         spread: float = 1.0,
         shadows: bool = False,
         draw: bool = True,
+        init_states: bool = False,
         **arguments: Any,
     ) -> None:
-        super().__init__(_get_suite(suite), task_id, suite, **arguments)
+        super().__init__(_get_suite(suite), task_id, suite, init_states=init_states, **arguments)
         self.spread, self.shadows, self.draw = spread, shadows, draw
         self._expert: Callable[[], np.ndarray] | None = None
 

@@ -53,7 +53,6 @@ class LiberoRecording(ExpertRecording):
             observation_height=self.size,
             observation_width=self.size,
             episode_length=self.max_steps,
-            init_states=False,
         )
 
     def frame(self, observation: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:

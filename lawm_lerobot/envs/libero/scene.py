@@ -40,12 +40,20 @@ class Scene(ControlEnv):
         self._use_own_graphics()
         return super().step(action)
 
+    def regenerate_obs_from_state(self, mujoco_state: np.ndarray) -> dict[str, Any]:
+        self._use_own_graphics()
+        return super().regenerate_obs_from_state(mujoco_state)
+
     def close(self) -> None:
         self._use_own_graphics()
         super().close()
 
     def _use_own_graphics(self) -> None:
-        """Draw, and free, in this scene's graphics context: robosuite takes whichever one was made last."""
+        """Draw, and free, in this scene's own graphics context.
+
+        robosuite takes the one that was made last, so two tasks in one process would have each other's textures, and
+        none after one of them is closed.
+        """
         if self.sim._render_context_offscreen is not None:
             self.sim._render_context_offscreen.gl_ctx.make_current()
 
