@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lawm_lerobot.envs.configuration_libero import check_spread
+from lawm_lerobot.envs.libero.configuration import check_spread
 from lawm_lerobot.envs.libero.installation import require_libero
 from lawm_lerobot.files import write_json
 from lawm_lerobot.scripts.command import UsageError, run_command

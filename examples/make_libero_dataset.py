@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lawm_lerobot.envs.configuration import check_size
-from lawm_lerobot.envs.configuration_libero import check_spread
+from lawm_lerobot.envs.libero.configuration import check_spread
 from lawm_lerobot.envs.libero.installation import require_libero
 from lawm_lerobot.scripts.command import run_command
 

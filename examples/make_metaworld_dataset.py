@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lawm_lerobot.envs.configuration import check_size
-from lawm_lerobot.envs.configuration_metaworld import (
+from lawm_lerobot.envs.metaworld.configuration import (
     check_variation,
     parse_cameras,
     parse_tasks,
@@ -103,7 +103,7 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
     require_metaworld()
 
     from lawm_lerobot.envs.kept_episodes import record_dataset
-    from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
+    from lawm_lerobot.envs.metaworld.recording import MetaworldRecording
 
     recording = MetaworldRecording(
         tasks,

@@ -64,19 +64,19 @@ class Simulator(ABC):
 class MetaWorld(Simulator):
     title = "Meta-World"
     env = "lawm_metaworld"
-    module = "lawm_lerobot.envs.metaworld"
+    module = "lawm_lerobot.envs.metaworld.environment"
     fps = 80
     cameras = "corner2"
     options = frozenset(OPTIONAL)
     pretraining = ("--policy.latent_action.stride=4",)  # 0.05 s: its tasks are over after one second
 
     def task_names(self) -> Sequence[str]:
-        from lawm_lerobot.envs.configuration_metaworld import task_names
+        from lawm_lerobot.envs.metaworld.configuration import task_names
 
         return task_names()
 
     def check(self, cfg: BenchmarkConfig) -> None:
-        from lawm_lerobot.envs.configuration_metaworld import check_variation, parse_cameras
+        from lawm_lerobot.envs.metaworld.configuration import check_variation, parse_cameras
 
         cameras = parse_cameras(cfg.camera, flag="--camera")
         scene = {"variation": cfg.variation, "camera_zoom": cfg.camera_zoom}
@@ -85,7 +85,7 @@ class MetaWorld(Simulator):
         check_variation(corpus.camera_shift, corpus.distractors, corpus.body, cameras, "--corpus.", **scene)
 
     def recording(self, part: dict[str, Any]) -> ExpertRecording:
-        from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
+        from lawm_lerobot.envs.metaworld.recording import MetaworldRecording
 
         return MetaworldRecording(**part)
 
@@ -106,7 +106,7 @@ class Libero(Simulator):
     tasks = 10  # in libero_object
 
     def task_names(self) -> Sequence[str]:
-        from lawm_lerobot.envs.configuration_libero import SPREAD_SUITES
+        from lawm_lerobot.envs.libero.configuration import SPREAD_SUITES
 
         return [f"{suite}/{number}" for suite in SPREAD_SUITES for number in range(self.tasks)]
 

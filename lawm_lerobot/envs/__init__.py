@@ -12,8 +12,8 @@ import sys
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 
-from lawm_lerobot.envs.configuration_libero import LawmLiberoEnvConfig
-from lawm_lerobot.envs.configuration_metaworld import LawmMetaworldEnvConfig
+from lawm_lerobot.envs.libero.configuration import LawmLiberoEnvConfig
+from lawm_lerobot.envs.metaworld.configuration import LawmMetaworldEnvConfig
 from lawm_lerobot.envs.so101.configuration import LawmSo101EnvConfig
 
 __all__ = ["LawmLiberoEnvConfig", "LawmMetaworldEnvConfig", "LawmSo101EnvConfig"]

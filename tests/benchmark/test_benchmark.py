@@ -103,7 +103,9 @@ def test_a_failed_command_stops_only_what_needs_it(
     half.mkdir(parents=True)
     (half / "half.parquet").write_text("PAR1")
 
-    runner = CommandRunner(tmp_path, workers=1, threads=1, simulator="lawm_lerobot.envs.metaworld")
+    runner = CommandRunner(
+        tmp_path, workers=1, threads=1, simulator="lawm_lerobot.envs.metaworld.environment"
+    )
     runner.run([good, bad, dependent], lambda: None)  # ends with nothing left that could run
     assert is_done(tmp_path, good)
     assert not half.joinpath("half.parquet").exists()

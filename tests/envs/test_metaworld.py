@@ -24,9 +24,9 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.scripts.lerobot_eval import eval_policy, rollout
 
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
-from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, require_metaworld
-from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
-from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
+from lawm_lerobot.envs.metaworld.configuration import FIXED_CAMERAS, require_metaworld
+from lawm_lerobot.envs.metaworld.environment import LawmMetaworldEnv
+from lawm_lerobot.envs.metaworld.recording import MetaworldRecording
 from lawm_lerobot.envs.recording import (
     RecordedEpisode,
     record_expert_episodes,

@@ -15,10 +15,10 @@ from lerobot.envs import close_envs, make_env
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
 from lawm_lerobot.envs import LawmMetaworldEnvConfig
-from lawm_lerobot.envs.metaworld import CORNER2_POSITION, LawmMetaworldEnv
-from lawm_lerobot.envs.metaworld_recording import MetaworldRecording
+from lawm_lerobot.envs.metaworld.environment import CORNER2_POSITION, LawmMetaworldEnv
+from lawm_lerobot.envs.metaworld.recording import MetaworldRecording
+from lawm_lerobot.envs.metaworld.scenery import Scenery
 from lawm_lerobot.envs.recording import record_expert_episodes
-from lawm_lerobot.envs.scenery import Scenery
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
 

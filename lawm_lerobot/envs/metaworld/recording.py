@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lawm_lerobot.envs.configuration_metaworld import PICTURES, require_metaworld
+from lawm_lerobot.envs.metaworld.configuration import PICTURES, require_metaworld
 from lawm_lerobot.envs.recording import ExpertRecording, Robot
 
 if TYPE_CHECKING:
-    from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
+    from lawm_lerobot.envs.metaworld.environment import LawmMetaworldEnv
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MetaworldRecording(ExpertRecording):
         state=("hand_x", "hand_y", "hand_z", "gripper_opening"),
         action=("hand_dx", "hand_dy", "hand_dz", "gripper_effort"),
     )
-    module = "lawm_lerobot.envs.metaworld"
+    module = "lawm_lerobot.envs.metaworld.environment"
     fps = 80
 
     cameras: Sequence[str] = ("corner2",)
@@ -42,7 +42,7 @@ class MetaworldRecording(ExpertRecording):
         require_metaworld()
 
     def make_environment(self, task: str) -> "LawmMetaworldEnv":
-        from lawm_lerobot.envs.metaworld import LawmMetaworldEnv
+        from lawm_lerobot.envs.metaworld.environment import LawmMetaworldEnv
 
         arguments = {name: getattr(self, name) for name in ("size", *PICTURES)}
         return LawmMetaworldEnv(task, cameras=tuple(self.cameras), episode_length=self.max_steps, **arguments)

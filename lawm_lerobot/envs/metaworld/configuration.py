@@ -199,6 +199,6 @@ class LawmMetaworldEnvConfig(PicturesEnvConfig):
     ) -> dict[str, dict[int, gym.vector.VectorEnv]]:
         """`{suite: {task_id: VectorEnv}}`; ImportError says what to install when the simulator is missing."""
         require_metaworld()
-        from lawm_lerobot.envs.metaworld import create_metaworld_envs
+        from lawm_lerobot.envs.metaworld.environment import create_metaworld_envs
 
         return create_metaworld_envs(parse_tasks(self.task), n_envs, self.gym_kwargs, use_async_envs)

@@ -9,7 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from lawm_lerobot.envs.configuration_metaworld import FIXED_CAMERAS, varied_distractors
+from lawm_lerobot.envs.metaworld.configuration import FIXED_CAMERAS, varied_distractors
 
 WORKSPACE_CENTRE = (0.0, 0.6)  # x, y in metres
 # Where distractors stand, and the places tried for each before one too close to something else is taken.

@@ -33,8 +33,8 @@ if mujoco.mjNEQDATA != 11:
 from lerobot.envs.metaworld import MetaworldEnv
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-from lawm_lerobot.envs.configuration_metaworld import STATE_DIM, check_variation
-from lawm_lerobot.envs.scenery import Scenery, change_body, draw_scenery, turn_cameras, zoom_cameras
+from lawm_lerobot.envs.metaworld.configuration import STATE_DIM, check_variation
+from lawm_lerobot.envs.metaworld.scenery import Scenery, change_body, draw_scenery, turn_cameras, zoom_cameras
 from lawm_lerobot.envs.vectorizing import vectorize
 
 # Said by the scripted experts at nearly every step: their raw actions are larger than 1. expert_action() clips them.

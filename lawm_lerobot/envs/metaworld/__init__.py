@@ -1,0 +1,1 @@
+"""Meta-World for LeRobot: quick pictures, scenes that vary, and its scripted experts."""
