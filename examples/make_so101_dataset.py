@@ -8,7 +8,7 @@
         --repo_id=local/so101_video --root=data/so101_video
 
     # how often the expert succeeds
-    python examples/make_so101_dataset.py --episodes=50 --success_only=false --size=16 --camera=front \\
+    python examples/make_so101_dataset.py --episodes=50 --success_only=false --draw=false --size=16 \\
         --repo_id=local/so101_expert --root=data/so101_expert
 
 The images, the state and the action have the keys, names and shapes of `--env.type=lawm_so101` with the same `size` and
@@ -48,6 +48,7 @@ class MakeSo101DatasetConfig:
         max_steps: Number of steps, of a tenth of a second, after which an episode has failed.
         frames_after_success: Number of frames recorded after the first success.
         shadows: Render shadows; several times slower without a GPU.
+        draw: False leaves the pictures black, for the success rate alone.
         workers: Number of processes that simulate and draw; 0 does it in this one. The dataset does not depend on it.
     """
 
@@ -65,6 +66,7 @@ class MakeSo101DatasetConfig:
     max_steps: int = 150
     frames_after_success: int = 5
     shadows: bool = False
+    draw: bool = True
     workers: int = 2
 
 
@@ -77,7 +79,7 @@ def make_dataset(cfg: MakeSo101DatasetConfig) -> None:
     from lawm_lerobot.envs.kept_episodes import record_dataset
     from lawm_lerobot.envs.so101.recording import So101Recording
 
-    same = ("size", "shadows", "noise", "record_executed", "seed", "success_only", "max_steps")
+    same = ("size", "shadows", "draw", "noise", "record_executed", "seed", "success_only", "max_steps")
     recording = So101Recording(
         (TASK,),
         episodes_per_task=cfg.episodes,

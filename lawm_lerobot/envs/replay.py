@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from lerobot.datasets import LeRobotDataset
 from lerobot.envs import EnvConfig, close_envs, make_env
+from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 from lerobot.utils.constants import ACTION
 
 from lawm_lerobot.envs.success import SUCCESS, check_success_reported
@@ -56,7 +57,8 @@ def replay_blindly(
                     "--dataset.repo_id or --env.type"
                 )
         for seed, actions in zip(seeds, cycle(demonstrations), strict=False):
-            env.reset(seed=[seed])
+            # Without the option, LeRobot's wrapper would answer with the end of an earlier episode.
+            env.reset(seed=[seed], options={NEW_ROLLOUT_OPTION: True})
             yield _succeeds(env, actions, config.type)
     finally:
         close_envs(suites)

@@ -7,9 +7,11 @@ import runpy
 from pathlib import Path
 
 import pytest
-from helpers.pages import COMMANDS, ROOT, commands
+from helpers.pages import COMMANDS, ROOT, commands, table
 from helpers.training import TINY_LAWM, assert_same_tensors, entry_point, run_command
 from safetensors.torch import load_file
+
+from lawm_lerobot.statistics.intervals import SuccessRate
 
 PAGE = ROOT / "examples" / "so101" / "REHEARSAL.md"
 STEPS = ["record", "train", "evaluate", "replay"]
@@ -29,6 +31,12 @@ def test_every_block_is_run_or_says_why_not() -> None:
     marks = [mark for mark, _ in COMMANDS.findall(PAGE.read_text())]
     assert [mark.removeprefix("test: ") for mark in marks if mark.startswith("test: ")] == STEPS
     assert all(mark.startswith(("test: ", "not run in the tests: ")) for mark in marks)
+
+
+def test_the_numbers_are_those_of_the_run() -> None:
+    measured = json.loads((ROOT / "docs" / "results" / "so101_rehearsal.json").read_text())
+    expected = {name: [str(SuccessRate(row["successes"], row["episodes"]))] for name, row in measured.items()}
+    assert table(PAGE, "results") == expected
 
 
 @pytest.mark.slow

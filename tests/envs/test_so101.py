@@ -216,11 +216,10 @@ def test_a_demonstration_succeeds_on_its_own_seed_and_blindly_on_no_other(
 ) -> None:
     flags = [f"--dataset.root={recorded}", "--dataset.repo_id=local/x", "--env.type=lawm_so101"]
     flags += ["--env.draw=false", f"--output={tmp_path / 'outcomes.json'}"]
-    run_command(REPLAY, *flags, "--episodes=1", f"--seed={SEED}")
-    assert "1/1 = 100%" in capsys.readouterr().out
-    run_command(REPLAY, *flags, "--episodes=1", "--seed=1000")
-    assert "0/1 = 0%" in capsys.readouterr().out
-    assert evaluated_successes(tmp_path / "outcomes.json") == [False]
+    # The demonstration's own episode comes first: the ones after a success must begin anew.
+    run_command(REPLAY, *flags, "--episodes=3", f"--seed={SEED}")
+    assert "1/3 = 33%" in capsys.readouterr().out
+    assert evaluated_successes(tmp_path / "outcomes.json") == [True, False, False]
     with pytest.raises(SystemExit, match="1"):
         run_command(REPLAY, *flags, "--episodes=0")
     assert "0 episodes are none: raise --episodes" in capsys.readouterr().out
