@@ -20,10 +20,12 @@ class DemonstrationsConfig:
     Args:
         repo_id: Name of the dataset.
         root: Its folder; LeRobot's own for repo_id by default.
+        episodes: Numbers of the episodes that are replayed; all by default.
     """
 
     repo_id: str
     root: Path | None = None
+    episodes: list[int] | None = None
 
 
 @dataclass
@@ -49,7 +51,7 @@ def replay(cfg: ReplayConfig) -> None:
     """Replay, print the success and write the outcomes; ValueError says what cannot be replayed."""
     if cfg.episodes < 1:
         raise ValueError(f"{cfg.episodes} episodes are none: raise --episodes")
-    demonstrations = demonstrated_actions(cfg.dataset.repo_id, cfg.dataset.root)
+    demonstrations = demonstrated_actions(cfg.dataset.repo_id, cfg.dataset.root, cfg.dataset.episodes)
     seeds = range(cfg.seed, cfg.seed + cfg.episodes)
     outcomes = tqdm(replay_blindly(cfg.env, demonstrations, seeds), total=cfg.episodes, unit="episode")
     successes = list(outcomes)

@@ -17,14 +17,32 @@ from lerobot.utils.constants import ACTION
 from lawm_lerobot.envs.success import SUCCESS, check_success_reported
 
 
-def demonstrated_actions(repo_id: str, root: Path | None = None) -> list[np.ndarray]:
-    """The actions, (n, A) float32, of each episode of a dataset; ValueError if it has none, with the flag to change."""
+def demonstrated_actions(
+    repo_id: str, root: Path | None = None, episodes: Sequence[int] | None = None
+) -> list[np.ndarray]:
+    """The actions, (n, A) float32, of a dataset's episodes, all or those chosen.
+
+    Raises:
+        ValueError: If it has no actions, not all of these episodes, or demonstrations of several tasks; names the flag to
+            change.
+    """
     dataset = LeRobotDataset(repo_id, root=root)
     if ACTION not in dataset.features:
         raise ValueError(f"{repo_id} has no actions to replay: choose demonstrations with --dataset.repo_id")
     rows = dataset.hf_dataset.select_columns([ACTION, "episode_index"]).with_format("numpy")[:]
-    actions, episodes = np.asarray(rows[ACTION], np.float32), np.asarray(rows["episode_index"])
-    return [actions[episodes == episode] for episode in np.unique(episodes)]
+    actions, numbers = np.asarray(rows[ACTION], np.float32), np.asarray(rows["episode_index"])
+    chosen = list(range(dataset.num_episodes)) if episodes is None else list(episodes)
+    if not set(chosen) <= set(range(dataset.num_episodes)):
+        raise ValueError(
+            f"{repo_id} has {dataset.num_episodes} episodes, not all of {chosen}: change --dataset.episodes"
+        )
+    tasks = sorted({task for episode in chosen for task in dataset.meta.episodes["tasks"][episode]})
+    if len(tasks) > 1:
+        raise ValueError(
+            f"the demonstrations in {repo_id} are of several tasks ({'; '.join(tasks)}): choose those of one with "
+            "--dataset.episodes"
+        )
+    return [actions[numbers == episode] for episode in chosen]
 
 
 def replay_blindly(

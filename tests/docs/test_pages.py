@@ -25,7 +25,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*/
 ELSEWHERE = {
     DOCS / "recipes.md": "tests/docs/test_recipes.py",
     DOCS / "scale.md": "tests/tools/test_scale.py",
-    DOCS / "simulation.md": "tests/docs/test_simulation.py",
+    **{
+        DOCS / f"{name}.md": "tests/docs/test_simulation.py"
+        for name in ("simulation", "libero", "so101_simulation")
+    },
     ROOT / "examples" / "so101" / "README.md": "tests/arm/test_so101.py",
     ROOT / "examples" / "so101" / "REHEARSAL.md": "tests/docs/test_rehearsal.py",
     ROOT / "examples" / "import_phone_clips" / "README.md": "tests/importing/test_import_videos_examples.py",

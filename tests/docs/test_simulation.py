@@ -1,10 +1,11 @@
-"""docs/simulation.md: its three commands, run one after the other, and its tables of options."""
+"""The pages on simulation: Meta-World's three commands, run one after the other, and the tables of options."""
 
 from __future__ import annotations
 
 import json
 import runpy
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from lawm_lerobot.statistics.intervals import SuccessRate
 pytestmark = pytest.mark.filterwarnings("ignore:Constant")
 
 PAGE = ROOT / "docs" / "simulation.md"
+LIBERO, SO101 = ROOT / "docs" / "libero.md", ROOT / "docs" / "so101_simulation.md"
 SHORT = ("--env.episode_length=4", "--eval.n_episodes=1", "--eval.batch_size=1")
 
 
@@ -47,18 +49,19 @@ def test_a_varied_scene_is_recorded_trained_on_and_evaluated(tmp_path, monkeypat
         assert {f"--{word.removeprefix('--env.')}" for word in words} >= flags
 
 
-def _shown(name: str) -> dict[str, object]:
-    """The defaults in a table of the page, by the names of the flags."""
-    rows = {flag.strip("`").removeprefix("--env."): cells[0] for flag, cells in table(PAGE, name).items()}
+def _shown(page: Path, name: str) -> dict[str, object]:
+    """The defaults in a table of a page, by the names of the flags."""
+    rows = {flag.strip("`").removeprefix("--env."): cells[0] for flag, cells in table(page, name).items()}
     return {flag: yaml.safe_load(default) for flag, default in rows.items()}
 
 
 @pytest.mark.parametrize(
-    ("config", "name"), [(LawmMetaworldEnvConfig, "options"), (LawmSo101EnvConfig, "SO-101 options")]
+    ("config", "page", "name"),
+    [(LawmMetaworldEnvConfig, PAGE, "options"), (LawmSo101EnvConfig, SO101, "SO-101 options")],
 )
-def test_every_option_has_a_row(config: type, name: str) -> None:
+def test_every_option_has_a_row(config: type, page: Path, name: str) -> None:
     inherited = {"max_parallel_tasks", "disable_env_checker"}
-    assert _shown(name) == {
+    assert _shown(page, name) == {
         field.name: field.default
         for field in fields(config)
         if isinstance(field.default, str | int | float) and field.name not in inherited
@@ -67,7 +70,7 @@ def test_every_option_has_a_row(config: type, name: str) -> None:
 
 def test_every_option_that_is_not_lerobots_has_a_row() -> None:
     lerobots = {field.name: field.default for field in fields(LiberoEnv)}
-    assert _shown("libero options") == {
+    assert _shown(LIBERO, "libero options") == {
         field.name: field.default
         for field in fields(LawmLiberoEnvConfig)
         if field.name not in lerobots or field.default != lerobots[field.name]

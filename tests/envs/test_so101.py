@@ -21,7 +21,7 @@ from lawm_lerobot.benchmark.results import evaluated_successes
 from lawm_lerobot.envs import LawmMetaworldEnvConfig, LawmSo101EnvConfig
 from lawm_lerobot.envs.kept_episodes import keep_episodes
 from lawm_lerobot.envs.recording import RecordedEpisode
-from lawm_lerobot.envs.replay import replay_blindly
+from lawm_lerobot.envs.replay import demonstrated_actions, replay_blindly
 from lawm_lerobot.envs.so101.configuration import JOINT_KEYS, TASK, require_so101
 from lawm_lerobot.envs.so101.environment import LawmSo101Env
 from lawm_lerobot.envs.so101.recording import So101Recording
@@ -225,7 +225,9 @@ def test_a_demonstration_succeeds_on_its_own_seed_and_blindly_on_no_other(
     assert "0 episodes are none: raise --episodes" in capsys.readouterr().out
 
 
-def test_replay_refuses_other_actions_and_several_tasks() -> None:
+def test_replay_refuses_other_actions_and_several_tasks(recorded: Path) -> None:
+    with pytest.raises(ValueError, match=r"has 1 episodes, not all of \[1\]: change --dataset.episodes"):
+        demonstrated_actions("local/x", recorded, [1])
     with pytest.raises(ValueError, match=r"actions are \(4,\), those of lawm_so101 \(6,\)"):
         next(replay_blindly(LawmSo101EnvConfig(size=16), [np.zeros((3, 4), np.float32)], [0]))
     with pytest.raises(ValueError, match="demonstrations of one task for 2: name one with --env.task"):
