@@ -51,7 +51,7 @@ $(LIBERO)/.installed: requirements-libero.lock pyproject.toml | setup
 
 .PHONY: test-libero
 test-libero: setup-libero ## the tests that need LIBERO's simulator
-	$(LIBERO)/bin/python -m pytest -m libero tests/envs
+	$(LIBERO)/bin/python -m pytest -m libero tests/envs/test_libero_simulator.py
 
 # LeRobot's own requirements decide where they differ from the lock file's.
 NEXT := .venv-next
