@@ -28,7 +28,7 @@ PAGE = (REPOSITORY / "docs" / "recipes.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 (SUITE_SCRIPT,) = re.findall(r"<<'EOF'\n(.*?)EOF\n", PAGE, flags=re.DOTALL)
 #: Install, set up or look, and read no configuration.
-SHELL = {"pip", "export", "echo", "python", "hf"}
+SHELL = {"pip", "export", "echo", "python", "hf", "lawm-libero-setup"}
 
 
 def commands() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The demonstrations that a blind replay takes from a dataset; test_so101.py replays them."""
+"""The demonstrations that a blind replay takes from a dataset; test_so101_simulated.py replays them."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ def commands(document: Path) -> list[list[str]]:
     return [shlex.split(line) for block in blocks for line in block.splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_phone_clips_example_runs_as_written(tmp_path):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 

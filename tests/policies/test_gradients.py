@@ -351,7 +351,7 @@ def test_policy_sees_no_action() -> None:
 # --- does it learn -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world_model", WORLD_MODELS)
+@pytest.mark.parametrize("world_model", ["recurrent", pytest.param("rssm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("source", SOURCES)
 def test_one_batch_can_be_learnt_and_only_with_its_own_latents(
     source: str, world_model: str, caplog: pytest.LogCaptureFixture
