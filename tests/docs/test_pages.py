@@ -211,6 +211,14 @@ def test_costs_are_those_of_the_report() -> None:
         assert cell.startswith(" / ".join(f"{measured[name]:.2f}" for name in names)), (start, cell)
 
 
+def test_hours_are_those_of_the_report() -> None:
+    report = json.loads((DOCS / "results" / "runs.json").read_text())
+    runs = report["sections"]["runs"]["ratios"]
+    stated = [cell for row in table(README, "hours").values() for cell in row[:2]]
+    assert stated == [f"{row['value']:.0f} h" for row in runs]
+    assert report["machine"]["processor"].replace("(R)", "").removesuffix(" Processor") in README.read_text()
+
+
 def test_the_demos_numbers_are_those_of_its_run() -> None:
     found = json.loads((DOCS / "results" / "demo.json").read_text())
     rows = table(DOCS / "demo.md", "demo").values()
