@@ -8,6 +8,10 @@
     python examples/make_libero_dataset.py --task_ids=[0,1] --episodes=50 --size=96 --seed=5000 --noise=0.2 \\
         --with_actions=false --with_state=false --repo_id=local/libero_video --root=data/libero_video
 
+    # how often the expert succeeds
+    python examples/make_libero_dataset.py --episodes=10 --seed=1000 --success_only=false --draw=false --video=false --size=16 \\
+        --repo_id=local/libero_expert --root=data/libero_expert
+
 The images and the state have the keys and shapes that `--env.type=libero` and `--env.type=lawm_libero` show to a policy. The
 second has the same pictures where `size`, `spread` and `shadows` are the same.
 """
@@ -44,11 +48,12 @@ class MakeLiberoDatasetConfig:
         record_executed: Record the noisy action; by default the expert's clean one is recorded (DART).
         seed: Seed of the first episode; episode k resets with seed + k. lerobot-eval counts up from 1000, so stay
             clear of that.
-        success_only: Try failed episodes again with other seeds.
+        success_only: Try failed episodes again with other seeds. Without, the expert's successes are printed.
         max_steps: Number of steps after which an episode has failed.
         frames_after_success: Number of frames recorded after the first success, which comes before the thing is let
             go.
         shadows: Render shadows as LeRobot's libero does; slower on a CPU.
+        draw: False leaves the pictures black, for the successes alone.
         workers: Number of processes that simulate and draw; 0 does it in this one. Each takes 2 to 4 GB of memory.
             The dataset does not depend on it.
     """
@@ -70,6 +75,7 @@ class MakeLiberoDatasetConfig:
     max_steps: int = 280
     frames_after_success: int = 10
     shadows: bool = False
+    draw: bool = True
     workers: int = 2
 
 
@@ -90,6 +96,7 @@ def make_dataset(cfg: MakeLiberoDatasetConfig) -> None:
         size=cfg.size,
         spread=cfg.spread,
         shadows=cfg.shadows,
+        draw=cfg.draw,
         noise=cfg.noise,
         record_executed=cfg.record_executed,
         max_steps=cfg.max_steps,
@@ -105,7 +112,10 @@ def make_dataset(cfg: MakeLiberoDatasetConfig) -> None:
         with_state=cfg.with_state,
         video=cfg.video,
     )
-    print(f"{recorded.episodes} episodes, {recorded.frames} frames: {recorded.root}")
+    print(recorded)
+    if not cfg.success_only:
+        for instruction, successes in recorded.successes.items():
+            print(f"{instruction}: the expert succeeded in {sum(successes)} of {len(successes)}.")
 
 
 def main() -> int:

@@ -133,7 +133,7 @@ def make_dataset(cfg: MakeMetaworldDatasetConfig) -> None:
         with_state=cfg.with_state,
         video=cfg.video,
     )
-    print(f"{recorded.episodes} episodes, {recorded.frames} frames: {recorded.root}")
+    print(recorded)
 
 
 def main() -> int:

@@ -96,9 +96,10 @@ def make_dataset(cfg: MakeSo101DatasetConfig) -> None:
         with_state=not cfg.action_free,
         video=cfg.video,
     )
-    print(f"{recorded.episodes} episodes, {recorded.frames} frames: {recorded.root}")
+    print(recorded)
     if not cfg.success_only:
-        print(f"The expert succeeded in {SuccessRate(recorded.successes, recorded.episodes)}.")
+        (successes,) = recorded.successes.values()
+        print(f"The expert succeeded in {SuccessRate(sum(successes), len(successes))}.")
 
 
 def main() -> int:

@@ -28,12 +28,20 @@ SAID = ("task", "instruction", "seed", "success")
 
 @dataclass(frozen=True)
 class RecordedDataset:
-    """A dataset that is written: its folder, its numbers of episodes and frames, and in how many the expert succeeded."""
+    """A dataset that is written.
+
+    Args:
+        root: Its folder.
+        frames: The number of its frames.
+        successes: Whether the expert succeeded in each episode, by instruction.
+    """
 
     root: Path
-    episodes: int
     frames: int
-    successes: int
+    successes: dict[str, list[bool]]
+
+    def __str__(self) -> str:
+        return f"{sum(map(len, self.successes.values()))} episodes, {self.frames} frames: {self.root}"
 
 
 def record_dataset(
@@ -49,7 +57,8 @@ def record_dataset(
 ) -> RecordedDataset:
     """Record episodes and write them as a dataset, with a progress bar.
 
-    Until the dataset is whole its episodes lie in ``<root>.episodes``, from where the same call goes on.
+    Until the dataset is whole its episodes lie in ``<root>.episodes``, as large as their pictures, from where the same call
+    goes on.
 
     Args:
         recording: The settings.
@@ -67,12 +76,11 @@ def record_dataset(
     check_root_is_free(root)
     kept = root.with_name(root.name + ".episodes")
     total = len(recording.tasks) * recording.episodes_per_task
-    successes = 0
+    successes: dict[str, list[bool]] = {}
 
     def counted() -> Iterator[RecordedEpisode]:
-        nonlocal successes
         for episode in tqdm(keep_episodes(recording, kept, workers), total=total, unit="episode"):
-            successes += episode.success
+            successes.setdefault(episode.instruction, []).append(episode.success)
             yield episode
 
     frames = write_dataset(
@@ -86,7 +94,7 @@ def record_dataset(
         video=video,
     )
     shutil.rmtree(kept)
-    return RecordedDataset(root, total, frames, successes)
+    return RecordedDataset(root, frames, successes)
 
 
 def keep_episodes(recording: ExpertRecording, folder: Path, workers: int = 0) -> Iterator[RecordedEpisode]:

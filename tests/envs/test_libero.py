@@ -14,7 +14,6 @@ from draccus.utils import DecodingError
 from lerobot.envs import env_to_policy_features, preprocess_observation
 
 from lawm_lerobot.envs import LawmLiberoEnvConfig
-from lawm_lerobot.envs.libero.baselines import expert, play, replay
 from lawm_lerobot.envs.libero.expert import PickAndPlace, Poses, rotation_between, turned, upright
 from lawm_lerobot.envs.libero.grasping import Grasp, choose_grasp
 from lawm_lerobot.envs.libero.placements import BASKET, FLOOR, GAP, Area, draw_places
@@ -161,26 +160,16 @@ class _Hand:
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_the_expert_takes_the_thing_over_the_rim_to_its_place(noise):
     env = _Hand()
-    outcomes = list(play(env, expert, range(5), max_steps=280, noise=noise))
-    assert [outcome.success for outcome in outcomes] == [True] * 5
+    for seed in range(5):
+        env.reset(seed=seed)
+        random, success, steps = np.random.default_rng(seed), False, 0
+        while not success:
+            action = env.expert_action()
+            action[:3] = np.clip(action[:3] + noise * random.standard_normal(3), -1, 1)
+            success, steps = env.step(action)[2], steps + 1
+            assert steps < 280
     assert env.highest - env.grasp.lift > 0.15
     assert env.turn == pytest.approx(env.grasp.turn, abs=0.1)
-
-
-def test_a_replay_succeeds_where_it_was_recorded_and_nowhere_else():
-    env = _Hand()
-    recordings = []
-    for seed in (0, 1):
-        env.reset(seed=seed)
-        actions, success = [], False
-        while not success:
-            actions.append(env.expert_action())
-            _, _, success, _, _ = env.step(actions[-1])
-        recordings.append(np.stack(actions))
-    ends = list(play(env, replay(recordings), [0, 1, 2, 1], max_steps=280))
-    assert [end.success for end in ends] == [True, True, False, True]
-    assert [end.steps for end in ends] == [len(recordings[i]) for i in (0, 1, 0, 1)]
-    assert [end.steps for end in play(env, replay(recordings), [5], max_steps=7)] == [7]
 
 
 # ---- what is recorded -------------------------------------------------------------------------------------------

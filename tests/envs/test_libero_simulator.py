@@ -123,12 +123,23 @@ def test_lerobots_commands_take_the_recording(recorded, tmp_path):
         assert (overall["n_episodes"], overall["pc_success"]) == (1, 0.0)
 
 
-def test_successes_are_counted(recorded, tmp_path, capsys):
-    main = runpy.run_path(str(EXAMPLES / "count_libero_successes.py"))["main"]
-    flags = ("--player=replay", "--repo_id=local/x", f"--root={recorded}", f"--task_ids=[{TASK}]")
-    run_command(main, *flags, "--episodes=2", "--seed=500", f"--output={tmp_path / 'replay.json'}")
-    assert "| pick up the cream cheese and place it in the basket | 0 of 2 |" in capsys.readouterr().out
-    (outcomes,) = json.loads((tmp_path / "replay.json").read_text())["tasks"].values()
-    assert [outcome["seed"] for outcome in outcomes] == [500, 501]
-    with pytest.raises(SystemExit):
-        run_command(main, *flags[:-1], "--task_ids=[0]", "--episodes=1")
+def test_successes_of_expert_and_blind_replay_are_counted(recorded, tmp_path, capsys):
+    make = runpy.run_path(str(EXAMPLES / "make_libero_dataset.py"))["main"]
+    flags = (
+        f"--task_ids=[{TASK}]",
+        "--episodes=1",
+        "--workers=0",
+        "--draw=false",
+        "--video=false",
+        "--size=16",
+    )
+    flags += ("--success_only=false", "--max_steps=3", "--repo_id=local/y", f"--root={tmp_path / 'expert'}")
+    run_command(make, *flags)
+    said = capsys.readouterr().out
+    assert "pick up the cream cheese and place it in the basket: the expert succeeded in 0 of 1." in said
+
+    replay = runpy.run_path(str(EXAMPLES / "replay_blindly.py"))["main"]
+    flags = ("--dataset.repo_id=local/x", f"--dataset.root={recorded}", "--env.type=lawm_libero")
+    flags += (f"--env.task_ids=[{TASK}]", "--env.draw=false", "--episodes=2", "--seed=500")
+    run_command(replay, *flags)
+    assert "in lawm_libero: 0/2 = 0%" in capsys.readouterr().out
